@@ -1,0 +1,182 @@
+"""The patch bank: photos decoded once, batches cut from it as a pure function of (seed, t).
+
+Reading a photo file for each patch keeps a GPU waiting. Here every photo is decoded once to 8-bit pixels, its LR
+image made once, and a batch is two gathers from two long tables of pixels, on the GPU where there is one. As batch t
+depends on the seed and on t alone, a resumed run, and each of several processes, sees the very same data.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from srcourse import degradation, images
+from srcourse.machine import available_memory
+from srcourse.seeds import generator
+
+
+class PatchBank:
+    """All training photos as 8-bit pixels, HR and LR, ready to cut batches from.
+
+    Parameters
+    ----------
+    photos : sequence of (3, H, W) tensors in [0, 1]
+        For instance `data.photos(folder)`, a list, or `DeadLeaves`. Read once, in order.
+    scale : int
+    patch : int
+        Side of the HR patches, a multiple of `scale`.
+    degrade : callable, optional
+        (image, index) → LR; by default MATLAB's bicubic.
+    flip, turn : float
+        Probability of a horizontal and, independently, of a vertical flip; and of a turn by 90° either way.
+    crops_per_image : int
+        How many patches of a batch come from the same photo (P000: 16).
+    seed : int
+    device : torch.device
+        Where the pixels lie and batches are made.
+    storage : "auto", "memory" or "disk"
+        "disk" keeps the pixels in a temporary memory-mapped file; "auto" does so once they take more than
+        half of the memory that was free.
+    progress : callable, optional
+        Wraps the photos' indices while they are decoded, as ``tqdm`` does.
+
+    Raises
+    ------
+    ValueError
+        If there are no photos, one is smaller than a patch (named), or a size does not fit.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[torch.Tensor],
+        *,
+        scale: int,
+        patch: int,
+        degrade: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
+        flip: float = 0.5,
+        turn: float = 0.5,
+        crops_per_image: int = 1,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        storage: str = "auto",
+        progress: Callable = iter,
+    ):
+        if patch % scale or patch < scale:
+            raise ValueError(f"patch is {patch}: expected a multiple of the scale {scale}")
+        if storage not in ("auto", "memory", "disk"):
+            raise ValueError(f"storage is {storage!r}: expected 'auto', 'memory' or 'disk'")
+        if len(photos) == 0:
+            raise ValueError("there are no photos to cut patches from: expected at least one")
+        self.scale, self.patch, self.seed = scale, patch, seed
+        self.flip, self.turn, self.crops_per_image = flip, turn, crops_per_image
+        self.device = torch.device(device)
+        degrade = degrade or degradation.create("bicubic", scale)
+        limit = {"auto": (available_memory() or 2**40) / 4, "memory": float("inf"), "disk": 0}[storage]
+        hr_table, lr_table, sizes = _Table(limit), _Table(limit), []
+        names = getattr(photos, "names", None) or [f"photo {i}" for i in range(len(photos))]
+        for i in progress(range(len(photos))):
+            photo = images.check(photos[i], name=names[i])
+            if min(photo.shape[-2:]) < patch:
+                raise ValueError(f"{names[i]} is {photo.shape[-2]}×{photo.shape[-1]} pixels, smaller than a patch of {patch}: leave it out or lower the patch size")
+            photo = images.crop_to_multiple(photo, scale)
+            hr_table.append(photo)
+            lr_table.append(degrade(photo, i))
+            sizes.append(photo.shape[-2:])
+        self.count = len(sizes)
+        self.fingerprint = hr_table.digest() + lr_table.digest()
+        self._hr, self._lr = hr_table.finish(self.device), lr_table.finish(self.device)
+        sizes = torch.tensor(sizes)  # (photos, 2) HR height and width
+        self._heights, self._widths = sizes[:, 0] // scale, sizes[:, 1] // scale  # in LR pixels
+        areas = self._heights * self._widths
+        self._starts = torch.cumsum(areas, 0) - areas  # first LR pixel of each photo; times scale² in the HR table
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels in the bank."""
+        return self._hr.numel() + self._lr.numel()
+
+    def batch(self, step: int, size: int, *, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch number `step`: LR (size, 3, patch/scale, patch/scale) and HR (size, 3, patch, patch), float32.
+
+        With `world` processes, process `rank` gets its equal slice of the same global batch.
+        """
+        if size % world:
+            raise ValueError(f"a batch of {size} cannot be cut into {world} equal slices: choose a multiple of {world}")
+        where = self._draw(step, size)
+        share = size // world
+        where = {key: value[rank * share : (rank + 1) * share].to(self.device) for key, value in where.items()}
+        lr = self._gather(self._lr, where, factor=1)
+        hr = self._gather(self._hr, where, factor=self.scale)
+        return lr, hr
+
+    def _draw(self, step: int, size: int) -> dict[str, torch.Tensor]:
+        """Which photo, where in it, and how turned: (size,) tensors, a pure function of (seed, step)."""
+        random = generator(self.seed, step)
+        u = torch.rand(6, size, generator=random, dtype=torch.float64)
+        photo = (u[0] * self.count).long()
+        photo = photo[torch.arange(size) // self.crops_per_image * self.crops_per_image]
+        side = self.patch // self.scale
+        top = (u[1] * (self._heights[photo] - side + 1)).long()
+        left = (u[2] * (self._widths[photo] - side + 1)).long()
+        turn = u[5] < self.turn
+        clockwise = u[5] < self.turn / 2
+        # Clockwise is counter-clockwise and half a turn, which is both flips; and counter-clockwise, out[r, c] =
+        # in[c, last - r], is a transposition and a left-right flip. So three yes-or-no say it all:
+        return {
+            "start": self._starts[photo],
+            "width": self._widths[photo],
+            "top": top,
+            "left": left,
+            "transposed": turn,
+            "mirrored": (u[3] < self.flip) ^ turn ^ clockwise,  # left-right
+            "upside_down": (u[4] < self.flip) ^ clockwise,
+        }
+
+    def _gather(self, table: torch.Tensor, where: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
+        """Cut the patches: in a table of pixels, each is an origin and two strides, whichever way it is turned."""
+        side = self.patch // self.scale * factor
+        line = where["width"] * factor  # pixels from one image row to the next
+        down = torch.where(where["upside_down"], -line, line)
+        right = torch.where(where["mirrored"], -1, 1)
+        origin = where["start"] * factor**2 + where["top"] * factor * line + where["left"] * factor
+        origin = origin + (side - 1) * (where["upside_down"] * line + where["mirrored"])
+        row_stride = torch.where(where["transposed"], right, down)[:, None, None]
+        column_stride = torch.where(where["transposed"], down, right)[:, None, None]
+        ramp = torch.arange(side, device=self.device)
+        index = origin[:, None, None] + ramp[:, None] * row_stride + ramp * column_stride  # (N, side, side)
+        patches = table[index.to(table.device)].to(self.device)  # (N, side, side, 3) uint8
+        return patches.permute(0, 3, 1, 2).float() / 255  # channels last in memory, as the networks like it
+
+
+class _Table:
+    """A growing (pixels, 3) uint8 table that moves to a temporary file once it is larger than `limit` bytes."""
+
+    def __init__(self, limit: float):
+        self.limit, self.size, self.parts, self.file = limit, 0, [], None
+        self.hash = hashlib.sha256()
+
+    def append(self, image: torch.Tensor) -> None:
+        pixels = images.to_uint8(image).permute(1, 2, 0).reshape(-1, 3).contiguous().cpu()  # (H·W, 3)
+        self.hash.update(pixels.numpy())
+        self.size += pixels.numel()
+        self.parts.append(pixels)
+        if self.file is None and self.size > self.limit:
+            self.file = tempfile.TemporaryFile(prefix="srcourse-bank-")  # noqa: SIM115 - lives as long as the table
+        if self.file is not None:
+            for part in self.parts:
+                self.file.write(part.numpy())
+            self.parts.clear()
+
+    def digest(self) -> str:
+        return self.hash.hexdigest()[:8]
+
+    def finish(self, device: torch.device) -> torch.Tensor:
+        if self.file is None:
+            return torch.cat(self.parts).to(device)
+        self.file.flush()  # the file has no name any more: it goes away with the table, even after a kill
+        return torch.from_numpy(np.memmap(self.file, dtype=np.uint8, mode="r+", shape=(self.size // 3, 3)))

@@ -1,0 +1,59 @@
+"""Names to networks: a plain dict of builders. What a name stands for is one look away."""
+
+import inspect
+
+from torch import nn
+
+from srcourse.models.interpolation import Interpolation
+from srcourse.models.srcnn import FSRCNN, SRCNN
+from srcourse.models.srresnet import SRResNet, srresnet_small
+
+BUILDERS = {
+    "nearest": lambda scale=4: Interpolation(scale, "nearest"),
+    "bicubic": lambda scale=4: Interpolation(scale, "bicubic"),
+    "srcnn": SRCNN,
+    "fsrcnn": FSRCNN,
+    "srresnet": SRResNet,
+    "srresnet_small": srresnet_small,
+}
+
+
+def available() -> list[str]:
+    """The names that `create` knows."""
+    return list(BUILDERS)
+
+
+def create(name: str, **options) -> nn.Module:
+    """Build a network with fresh weights, for instance ``create("srresnet", scale=4, blocks=8)``.
+
+    Parameters
+    ----------
+    name : str
+        One of `available()`.
+    **options
+        Passed to the network's builder: ``scale`` and whatever its docstring lists.
+
+    Returns
+    -------
+    nn.Module
+        It remembers its ``name``, ``options`` and ``scale``, which `save` writes beside the weights.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or option, or a value that the network refuses.
+    """
+    if name not in BUILDERS:
+        raise ValueError(f"there is no model {name!r}: expected one of {', '.join(BUILDERS)}")
+    accepted = inspect.signature(BUILDERS[name]).parameters
+    unknown = [key for key in options if key not in accepted]
+    if unknown:
+        raise ValueError(f"{name} has no option {unknown[0]!r}: expected one of {', '.join(accepted)}")
+    model = BUILDERS[name](**options)
+    model.name, model.options = name, options
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

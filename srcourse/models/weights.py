@@ -1,0 +1,131 @@
+"""Weights in and out: safetensors files that say what network they are for and how they came to be.
+
+A file's metadata holds the network's name, its options and its card, so that ``load(path)`` needs nothing else, and
+nothing in it can run code.
+"""
+
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from srcourse.models.registry import create
+
+_KEY = "srcourse"
+
+
+def shipped() -> list[str]:
+    """Names of the weights that come with the course, for `load`."""
+    return sorted(path.stem for path in _folder().glob("*.safetensors"))
+
+
+def save(model: nn.Module, path: str | os.PathLike, *, card: dict | None = None, half: bool = False) -> Path:
+    """Write a network made by `create` to one safetensors file; it appears whole or not at all.
+
+    Parameters
+    ----------
+    card : dict, optional
+        What a reader should know: recipe, data, steps, hardware, date, scores. Must be JSON.
+    half : bool
+        Store float16: half the size, and less than 0.01 dB.
+    """
+    if not hasattr(model, "options"):
+        raise ValueError(f"cannot save a {type(model).__name__}: expected a network made by srcourse.models.create")
+    path = Path(path)
+    tensors = {}
+    for key, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"cannot save {model.name}: {key} holds NaN or infinite values")
+        tensors[key] = tensor.half() if half and tensor.is_floating_point() else tensor
+    metadata = {_KEY: json.dumps({"name": model.name, "options": model.options, "card": card or {}})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".safetensors")
+    os.close(handle)
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load(weights: str | os.PathLike, *, device: str | torch.device = "cpu") -> nn.Module:
+    """Load a network with its weights, ready to use (``eval`` mode, float32).
+
+    Parameters
+    ----------
+    weights : str or path
+        A name from `shipped()`, such as "srresnet_small-x4", or the path of a .safetensors file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither such a name nor such a file.
+    ValueError
+        If the file is damaged, or its weights are not those of the network that it names.
+    """
+    path = _resolve(weights)
+    about = _about(path)
+    model = create(about["name"], **about["options"])
+    load_state(model, path)
+    return model.to(device).eval()
+
+
+def load_state(model: nn.Module, path: Path) -> None:
+    """Put the file's weights into a network of the same shape; ``ValueError`` names the first that does not fit."""
+    with _open(path) as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    wanted = model.state_dict()
+    for key in [*wanted, *found]:
+        if key not in found or key not in wanted:
+            side = "lacks" if key not in found else "has an unknown"
+            raise ValueError(f"{path} {side} weight {key}: these are the weights of another network than {type(model).__name__} as built")
+        if found[key].shape != wanted[key].shape:
+            raise ValueError(
+                f"{path} holds the weights of another network: {key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
+            )
+    model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in found.items()})
+
+
+def card(weights: str | os.PathLike) -> dict:
+    """The card of shipped weights or of a file: how they were trained, and their scores."""
+    return _about(_resolve(weights))["card"]
+
+
+def _resolve(weights: str | os.PathLike) -> Path:
+    path = Path(weights)
+    if path.is_file():
+        return path
+    named = _folder() / f"{weights}.safetensors"
+    if named.is_file():
+        return named
+    raise FileNotFoundError(f"there are no weights {str(weights)!r}: expected a .safetensors file or one of {', '.join(shipped()) or '(none shipped)'}")
+
+
+def _about(path: Path) -> dict:
+    with _open(path) as file:
+        text = (file.metadata() or {}).get(_KEY)
+    try:
+        about = json.loads(text)
+        return {"name": about["name"], "options": dict(about["options"]), "card": dict(about["card"])}
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{path} does not say what network it is for: expected a file written by srcourse.models.save") from None
+
+
+def _open(path: Path):
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): weights are never unpickled") from None
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("srcourse"))) / "weights"
