@@ -41,6 +41,7 @@ if importlib.util.find_spec("srcourse") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "srcourse @ git+{repository}"], check=True)
 
 import srcourse as sr
+from srcourse import exercises
 
 device = sr.setup(seed=0)"""
 

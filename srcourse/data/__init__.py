@@ -2,6 +2,19 @@
 
 from srcourse.data.dead_leaves import DeadLeaves
 from srcourse.data.patches import PatchBank
-from srcourse.data.photos import Benchmark, Pair, benchmarks, pairs, photos, samples
+from srcourse.data.photos import TEST_SAMPLES, TRAINING_SAMPLES, Benchmark, Pair, Photos, benchmarks, pairs, photos, samples, training_samples
 
-__all__ = ["Benchmark", "DeadLeaves", "Pair", "PatchBank", "benchmarks", "pairs", "photos", "samples"]
+__all__ = [
+    "TEST_SAMPLES",
+    "TRAINING_SAMPLES",
+    "Benchmark",
+    "DeadLeaves",
+    "Pair",
+    "PatchBank",
+    "Photos",
+    "benchmarks",
+    "pairs",
+    "photos",
+    "samples",
+    "training_samples",
+]

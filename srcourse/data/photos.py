@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from srcourse import degradation, images
+from srcourse.data.dead_leaves import DeadLeaves
 
 
 class Photos(Sequence):
@@ -43,6 +44,24 @@ def samples(names: Sequence[str] = tuple(images.SAMPLES)) -> Photos:
     if unknown:
         raise ValueError(f"there is no sample photo {unknown[0]!r}: expected one of {', '.join(images.SAMPLES)}")
     return Photos(names, [lambda n=n: images.sample(n) for n in names])
+
+
+TRAINING_SAMPLES = ("brick", "camera", "grass", "gravel", "hubble", "ihc", "motorcycle", "retina", "rocket")
+TEST_SAMPLES = ("astronaut", "chelsea", "coffee")
+"""The sample photos that the course trains on, and those that it keeps for measuring."""
+
+
+def training_samples(leaves: int = 24, size: int = 192) -> Photos:
+    """What the lessons learn from offline: `TRAINING_SAMPLES` and `leaves` dead-leaves images, these first.
+
+    None of `TEST_SAMPLES` is among them.
+    """
+    synthetic = DeadLeaves(seed=0, size=size, length=max(leaves, 1))
+    names = [f"leaves {i}" for i in range(leaves)]
+    names += TRAINING_SAMPLES
+    readers: list[Callable[[], torch.Tensor]] = [lambda i=i: synthetic[i] for i in range(leaves)]
+    readers += [lambda n=n: images.sample(n) for n in TRAINING_SAMPLES]
+    return Photos(names, readers)
 
 
 @dataclass(frozen=True)

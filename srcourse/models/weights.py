@@ -95,6 +95,24 @@ def load_state(model: nn.Module, path: Path) -> None:
     model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in found.items()})
 
 
+def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The model's state with every tensor of the weights that has its name and shape: a warm start across scales.
+
+    ``ValueError`` if none fits.
+    """
+    path = _resolve(weights)
+    state = model.state_dict()
+    taken = 0
+    with _open(path) as file:
+        for key in file.keys():  # noqa: SIM118 - safe_open is no dict
+            if key in state and tuple(file.get_slice(key).get_shape()) == tuple(state[key].shape):
+                state[key] = file.get_tensor(key).to(state[key].dtype)
+                taken += 1
+    if not taken:
+        raise ValueError(f"no weight in {path} fits this network: expected weights of the same family and width")
+    return state
+
+
 def card(weights: str | os.PathLike) -> dict:
     """The card of shipped weights or of a file: how they were trained, and their scores."""
     return _about(_resolve(weights))["card"]

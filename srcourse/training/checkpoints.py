@@ -1,0 +1,126 @@
+"""Checkpoints that are whole or not there: written beside their final name, synced, then renamed.
+
+A checkpoint is a folder ``step_00001000`` with every network as safetensors, every optimizer as a file that loads with
+``weights_only=True``, and ``state.json``, which also holds the checksum of each. The last two and the best are kept.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+_STATE = "state.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run, in ``folder``."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*") if (path / _STATE).is_file())
+
+    def save(self, step: int, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], state: dict[str, Any]) -> Path:
+        """Write a checkpoint; on any error nothing is left but what was there before."""
+        final = self._path(step)
+        partial = self.folder / f".partial-{final.name}"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, network in networks.items():
+                tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+                save_file(tensors, partial / f"{name}.safetensors")
+            for name, optimizer in optimizers.items():
+                torch.save(optimizer.state_dict(), partial / f"{name}.optimizer.pt")
+            checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+            (partial / _STATE).write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1), encoding="utf-8")
+            for path in [*partial.iterdir(), partial]:
+                _sync(path)
+            if final.exists():  # a run that was resumed at this very step
+                _remove(final)
+            os.replace(partial, final)
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return final
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The ``state.json`` of a checkpoint."""
+        return json.loads((self._path(step) / _STATE).read_text(encoding="utf-8"))
+
+    def newest_intact(self) -> tuple[int | None, list[int]]:
+        """The newest checkpoint whose files have their checksums, and the newer ones that are damaged."""
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                files = self.state(step)["checksums"]
+                if all(_checksum(self._path(step) / name) == checksum for name, checksum in files.items()):
+                    return step, damaged
+            except (OSError, ValueError, KeyError):
+                pass
+            damaged.append(step)
+        return None, damaged
+
+    def load(self, step: int, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
+        """Put a checkpoint's weights and optimizer states into those of the run."""
+        path = self._path(step)
+        for name, network in networks.items():
+            network.load_state_dict(load_file(path / f"{name}.safetensors"))
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(torch.load(path / f"{name}.optimizer.pt", map_location="cpu", weights_only=True))
+
+    def prune(self, best_step: int | None) -> None:
+        """Keep the last two checkpoints and the best; clear what an interrupted write left behind."""
+        for step in self.steps()[:-2]:
+            if step != best_step:
+                _remove(self._path(step))
+        self.clear_leftovers()
+
+    def clear_leftovers(self) -> None:
+        """Remove half-written and half-removed folders."""
+        for pattern in (".partial-*", ".removed-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    _sync(partial)
+    os.replace(partial, path)
+
+
+def _remove(path: Path) -> None:
+    """Out of the way under another name first, so that a kill never leaves half a checkpoint under its own."""
+    aside = path.with_name(f".removed-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows cannot sync a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

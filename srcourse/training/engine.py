@@ -1,0 +1,431 @@
+"""What all training methods share: device, precision, processes, data, schedule, log, validation, checkpoints.
+
+A method builds its networks and optimizers through the engine, then loops over ``engine.steps()``; inside the loop
+stands only what its paper's algorithm box says. Under the hood are accelerate and torch.distributed.
+"""
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from srcourse import degradation, metrics, models
+from srcourse.data import Benchmark, PatchBank
+from srcourse.inference import upscale
+from srcourse.machine import cpu_has_fast_bf16
+from srcourse.models.weights import matching_state
+from srcourse.seeds import mix
+from srcourse.training.checkpoints import Checkpoints, write_text
+from srcourse.training.recipe import Recipe
+
+_VALIDATION_TILE = 512  # LR pixels: large photos are validated in pieces
+# What may differ between a run and its continuation: how long it goes, and what is only watched.
+_FREE_TO_CHANGE = {"steps", "minutes", "log_every", "validate_every", "checkpoint_every", "patience", "title", "device"}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; one line says why, and what is left."""
+
+
+class Engine:
+    """One run of a recipe. See `training.pixelwise` for how a method uses it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    photos : sequence of (3, H, W) tensors in [0, 1]
+        To train on.
+    validation : sequence of (3, H, W) tensors
+        May be empty: then there is no validation.
+    out : path, optional
+        The run's folder: checkpoints, history, final weights. None keeps everything in memory.
+    resume : bool
+        Go on from the newest checkpoint in `out`.
+    progress : bool
+        Print the plan and a progress bar.
+    """
+
+    def __init__(
+        self, recipe: Recipe, photos: Sequence, validation: Sequence = (), *, out: Path | None = None, resume: bool = False, progress: bool = True
+    ):
+        self.recipe, self.out, self.resume = recipe, out, resume
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        self.accelerator = Accelerator(cpu=recipe.device == "cpu")
+        self.device = self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.main = self.accelerator.is_main_process
+        self.progress = progress and self.main
+        self.precision = _precision(recipe.precision, self.device)
+        if recipe.data.batch % self.world:
+            raise ValueError(f"data.batch is {recipe.data.batch}: expected a multiple of the {self.world} processes")
+        self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.averaged: AveragedModel | None = None
+        self.history: list[dict[str, float]] = []
+        self.step, self.seconds, self.interrupted = 0, 0.0, False
+        self.best: dict[str, float | int | None] = {"psnr": None, "step": None, "waited": 0}
+        self._pending: list[dict[str, torch.Tensor]] = []  # the losses of the steps since the last row
+        self._first_pending = 1
+        self._lock: FileLock | None = None
+        self._stop_signal = False
+        if out is not None:
+            self.checkpoints = Checkpoints(out / "checkpoints")
+            self._claim_folder()
+        degrade = degradation.create(recipe.data.degradation, recipe.scale, recipe.seed, **recipe.data.degradation_options)
+        self.validation = Benchmark("validation", recipe.scale, validation, degrade=degrade)
+        data = recipe.data
+        self.bank = PatchBank(
+            photos,
+            scale=recipe.scale,
+            patch=data.patch,
+            degrade=degrade,
+            flip=data.flip,
+            turn=data.turn,
+            crops_per_image=data.crops_per_image,
+            seed=recipe.seed,
+            device=self.device,
+            storage=data.storage,
+            progress=lambda indices: tqdm(indices, desc="reading photos", leave=False, disable=not self.progress),
+        )
+
+    # --- what a method builds ---------------------------------------------------------------------------------
+
+    def network(self, name: str, model: str, **options: Any) -> nn.Module:
+        """Create a network, the same in every process, placed and wrapped for training.
+
+        The one called "generator" is validated, averaged when the recipe asks for it, and saved as the result.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.recipe.seed, len(self.networks)))
+            module = models.create(model, **options)
+        if name == "generator" and self.recipe.start:
+            module.load_state_dict(matching_state(module, self.recipe.start))
+        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+        if batch_norm and self.world > 1 and self.device.type == "cuda":
+            plain = module
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            module.name, module.options = plain.name, plain.options
+        module.to(self.device, memory_format=torch.channels_last)
+        self.networks[name] = module
+        if name == "generator" and self.recipe.ema:
+            self.averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
+        running = torch.compile(module) if self.recipe.compile else module
+        return self.accelerator.prepare_model(running)
+
+    def optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
+        """Adam as the recipe has it, for all parameters of a network."""
+        part = self.recipe.optimizer
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError(f"{self.recipe.model.name} has nothing to train: choose a network with parameters")
+        self.optimizers[name] = torch.optim.Adam(parameters, lr=part.learning_rate, betas=part.betas)
+        return self.optimizers[name]
+
+    # --- what a method's loop uses ----------------------------------------------------------------------------
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of batch `step`: LR (n, 3, patch/scale, patch/scale) and HR (n, 3, patch, patch)."""
+        return self.bank.batch(step, self.recipe.data.batch, rank=self.rank, world=self.world)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Around the networks' forward passes: bf16 where that is fast, nothing elsewhere. Losses stay outside."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def log(self, **terms: torch.Tensor) -> None:
+        """Note this step's losses. Call it before the update: a loss that is not finite stops the run there."""
+        if not self._pending:
+            self._first_pending = self.step + 1
+        self._pending.append({name: term.detach() for name, term in terms.items()})
+        if self.device.type == "cpu":  # on a GPU, looking costs a wait: there it happens when the log is written
+            self._check_finite()
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+        """One step of gradient descent on `loss`."""
+        optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        if self.recipe.optimizer.clip:
+            self.accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.optimizer.clip)
+        optimizer.step()
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps to make, from where the run stands; between them, everything else happens."""
+        recipe = self.recipe
+        self._begin()
+        start, before = time.monotonic(), self.seconds
+        bar = tqdm(total=recipe.steps, initial=self.step, desc=f"{recipe.name} ×{recipe.scale}", disable=not self.progress)
+        with self._signals(), bar:
+            while self.step < recipe.steps:
+                for optimizer in self.optimizers.values():
+                    for group in optimizer.param_groups:
+                        group["lr"] = recipe.learning_rate(self.step)
+                yield self.step
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.networks["generator"])
+                self.step += 1
+                self.seconds = before + time.monotonic() - start
+                bar.update()
+                if self._after_step(bar, time.monotonic() - start):
+                    break
+
+    # --- between the steps ------------------------------------------------------------------------------------
+
+    def _after_step(self, bar: tqdm, running: float) -> bool:
+        """Log, validate, save when due; True to stop."""
+        recipe, step = self.recipe, self.step
+        last = step == recipe.steps
+        logging, validating, saving = (step % n == 0 for n in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every))
+        # processes agree on when to stop: at every step if there is one, at the log's pace if there are more
+        out_of_time = recipe.minutes is not None and running > 60 * recipe.minutes
+        wish = self._stop_signal or out_of_time
+        stop = wish if self.world == 1 else bool(logging and self._any_process(wish))
+        if not (logging or validating or saving or last or stop):
+            return False
+        row = self._flush()
+        exhausted = False
+        if len(self.validation) and (validating or last):
+            row["psnr"] = self._validate()
+            exhausted, improved = self._judge(row["psnr"])
+            saving |= improved
+        bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key not in ("step", "seconds", "learning_rate")})
+        self.history.append(row)
+        if self.main and self.out is not None:
+            with open(self.out / "history.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self._tensorboard(row)
+        if saving or last or stop or exhausted:
+            self._save()
+        self.interrupted = stop and not last
+        return stop or exhausted
+
+    def _flush(self) -> dict[str, float]:
+        """Mean of each loss since the last row, over all processes."""
+        self._check_finite()
+        row: dict[str, float] = {"step": self.step}
+        if self._pending:
+            names = list(self._pending[-1])
+            means = torch.stack([torch.stack([terms[name].float() for terms in self._pending]).mean() for name in names])
+            row.update(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
+        self._pending.clear()
+        row["learning_rate"] = self.recipe.learning_rate(self.step - 1)
+        row["seconds"] = round(self.seconds, 3)
+        return row
+
+    def _check_finite(self) -> None:
+        if not self._pending:
+            return
+        recent = self._pending[-1:] if self.device.type == "cpu" else self._pending
+        values = torch.stack([torch.stack([t.float() for t in terms.values()]) for terms in recent])  # (steps, terms)
+        finite = torch.isfinite(values)
+        if bool(finite.all()):
+            return
+        row, column = (~finite).nonzero()[0].tolist()
+        name = list(recent[row])[column]
+        step = self._first_pending + len(self._pending) - len(recent) + row
+        saved = self.checkpoints.steps() if self.out is not None else []
+        left = f"the last good checkpoint is step {saved[-1]} in {self.out}" if saved else "there is no checkpoint"
+        raise TrainingError(
+            f"{name} is {values[row, column].item()} at step {step}: training stopped, {left}; lower optimizer.learning_rate or set optimizer.clip"
+        )
+
+    def _validate(self) -> float:
+        """Mean PSNR of the generator on the validation images by the papers' protocol, shared among the processes."""
+        model = self.averaged.module if self.averaged is not None else self.networks["generator"]
+        total = torch.zeros(2, dtype=torch.float64)
+        for i in range(self.rank, len(self.validation), self.world):
+            pair = self.validation[i]
+            sr = upscale(model, pair.lr, tile=_VALIDATION_TILE)
+            total += torch.tensor([metrics.psnr(sr, pair.hr, border=self.recipe.scale), 1.0], dtype=torch.float64)
+        # float32 on the wire: MPS has no float64
+        psnr_sum, count = self.accelerator.reduce(total.float().to(self.device), "sum").tolist() if self.world > 1 else total.tolist()
+        return psnr_sum / count
+
+    def _judge(self, psnr: float) -> tuple[bool, bool]:
+        """(patience is exhausted, this is the best so far)"""
+        if self.best["psnr"] is None or psnr > self.best["psnr"]:
+            self.best = {"psnr": psnr, "step": self.step, "waited": 0}
+            return False, True
+        self.best["waited"] += 1
+        return self.recipe.patience is not None and self.best["waited"] >= self.recipe.patience, False
+
+    def _any_process(self, wish: bool) -> bool:
+        votes = self.accelerator.reduce(torch.tensor([float(wish)], device=self.device), "sum")
+        return votes.item() > 0
+
+    def _tensorboard(self, row: dict[str, float]) -> None:
+        if not hasattr(self, "_writer"):
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:  # optional: the history file has the same numbers
+                self._writer = None
+            else:
+                self._writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+        if self._writer is not None:
+            for key, value in row.items():
+                if key != "step":
+                    self._writer.add_scalar(key, value, self.step)
+            self._writer.flush()
+
+    # --- folders, checkpoints, signals ------------------------------------------------------------------------
+
+    def _claim_folder(self) -> None:
+        """Refuse a folder that another process uses, or that holds a run which was not asked to go on."""
+        assert self.out is not None
+        if self.main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.out / ".lock")
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(f"{self.out} is in use by another training run: wait for it, or choose another folder") from None
+            self.checkpoints.clear_leftovers()
+        self.accelerator.wait_for_everyone()
+        saved = self.checkpoints.steps()
+        if saved and not self.resume:
+            self.release()
+            raise ValueError(f"{self.out} already holds a run (step {saved[-1]}): resume it with --resume (resume=True), or choose another folder")
+
+    def _begin(self) -> None:
+        """Take up the newest checkpoint when resuming, then say what will happen."""
+        if self.out is not None:
+            step, damaged = self.checkpoints.newest_intact()
+            if self.resume and step is not None:
+                self._restore(step)
+            elif damaged:
+                raise ValueError(f"every checkpoint in {self.out} is damaged (steps {damaged}): start anew in another folder")
+            if damaged and self.main:
+                print(f"checkpoint {damaged[0]} is damaged and was passed over: going on from step {step}")
+        if self.main and self.out is not None:
+            self._truncate_history()
+            write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
+        self.accelerator.wait_for_everyone()
+        if self.progress:
+            print(self.plan())
+
+    def _restore(self, step: int) -> None:
+        state = self.checkpoints.state(step)
+        now, then = self.recipe.model_dump(mode="json"), state["recipe"]
+        changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
+        if changed:
+            key = changed[0]
+            raise ValueError(f"{self.out} was trained with another recipe ({key} was {then.get(key)}, now {now[key]}): choose another folder")
+        if state["data"] != self.bank.fingerprint:
+            raise ValueError(f"{self.out} was trained on other photos than these: resume with the same ones, or choose another folder")
+        self.checkpoints.load(step, self._saved_networks(), self.optimizers)
+        self.step, self.seconds, self.best = step, state["seconds"], state["best"]
+
+    def _truncate_history(self) -> None:
+        """Drop the rows of steps that will be made again."""
+        path = self.out / "history.jsonl"
+        rows = []
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # the last line may be cut short by a kill
+                    rows.append(json.loads(line))
+        self.history = [row for row in rows if row["step"] <= self.step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.history))
+
+    def _saved_networks(self) -> dict[str, nn.Module]:
+        extra = {"averaged": self.averaged} if self.averaged is not None else {}
+        return {**self.networks, **extra}
+
+    def _save(self) -> None:
+        if self.out is None:
+            return
+        if self.main:
+            state = {
+                "recipe": self.recipe.model_dump(mode="json"),
+                "data": self.bank.fingerprint,
+                "seconds": self.seconds,
+                "best": self.best,
+            }
+            try:
+                self.checkpoints.save(self.step, self._saved_networks(), self.optimizers, state)
+                self.checkpoints.prune(self.best["step"])
+            except Exception as error:  # OSError, or what safetensors and torch make of it
+                saved = self.checkpoints.steps()
+                left = f"the last good one is step {saved[-1]}" if saved else "there is none yet"
+                raise TrainingError(
+                    f"cannot write the checkpoint of step {self.step} in {self.out} ({error}): {left}; free some disk space, then --resume"
+                ) from error
+        self.accelerator.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            if self._stop_signal:
+                raise KeyboardInterrupt
+            self._stop_signal = True
+
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def best_model(self) -> nn.Module:
+        """The generator (averaged, if the recipe says so), from the best checkpoint where there is one; on the CPU."""
+        network = self.networks["generator"]
+        if self.out is not None and self.best["step"] in self.checkpoints.steps():
+            self.checkpoints.load(self.best["step"], self._saved_networks(), {})
+        if self.averaged is not None:
+            network.load_state_dict(self.averaged.module.state_dict())
+        return network.to("cpu", memory_format=torch.contiguous_format).eval()
+
+    def release(self) -> None:
+        """Give the folder free for others."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def plan(self) -> str:
+        """What is about to happen, in a few lines."""
+        recipe, data = self.recipe, self.recipe.data
+        network = self.networks["generator"]
+        schedule = {
+            "constant": "",
+            "step": f", ×{recipe.schedule.factor:g} every {recipe.schedule.every:,}",
+            "cosine": ", down a cosine",
+        }[recipe.schedule.kind]
+        machine = f"{self.device.type}, {self.precision}, {self.world} process{'es' * (self.world > 1)}"
+        if self.device.type == "cpu":
+            machine += f", {torch.get_num_threads()} threads"
+        done = f" ({self.step:,} done)" if self.step else ""
+        limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
+        return "\n".join(
+            [
+                f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
+                f"  data     {len(self.bank)} photos, {self.bank.nbytes / 1e6:.0f} MB; {len(self.validation)} for validation; degradation {data.degradation}",
+                f"  steps    {recipe.steps:,}{done}{limit}; {data.batch} patches of {data.patch}×{data.patch}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
+                f"  machine  {machine}",
+                f"  results  {self.out or 'in memory only'}",
+            ]
+        )
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """bf16 where the hardware multiplies it: GPUs from compute capability 8, CPUs with AMX."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "bf16"
+    if device.type == "cpu" and cpu_has_fast_bf16():
+        return "bf16"
+    return "float32"
+

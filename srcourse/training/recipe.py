@@ -1,0 +1,203 @@
+"""Recipes: an experiment as a YAML file whose every key and value is checked before anything runs."""
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(BaseModel):
+    """The network: its name in `models.create`, and any of its options but the scale."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The network's options, as `models.create` takes them."""
+        return dict(self.model_extra or {})
+
+
+class DataPart(_Part):
+    """Which patches the network sees; sizes in HR pixels."""
+
+    degradation: str = "bicubic"
+    degradation_options: dict[str, float] = {}
+    patch: int = Field(96, ge=8)
+    batch: int = Field(16, ge=1)
+    crops_per_image: int = Field(1, ge=1)
+    flip: float = Field(0.5, ge=0, le=1)
+    turn: float = Field(0.5, ge=0, le=1)
+    hold_out: float = Field(0.05, ge=0, lt=1)  # share of the photos, the last by name, kept for validation
+    storage: Literal["auto", "memory", "disk"] = "auto"
+
+
+class OptimizerPart(_Part):
+    """Adam, which all five papers use."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = Field(None, gt=0)  # largest norm of the gradient
+
+
+class SchedulePart(_Part):
+    """The learning rate as a function of the step: times `factor` every `every` steps, or half a cosine to zero."""
+
+    kind: Literal["constant", "step", "cosine"] = "constant"
+    every: int = Field(200_000, ge=1)
+    factor: float = Field(0.5, gt=0, le=1)
+    warmup: int = Field(0, ge=0)  # steps of linear growth at the start
+
+
+class Recipe(_Part):
+    """Everything that a training run depends on. `load_recipe` makes one from a file and overrides."""
+
+    name: str = "custom"
+    title: str = ""
+    method: Literal["pixelwise"] = "pixelwise"
+    scale: int = Field(4, ge=2, le=8)
+    model: ModelPart
+    loss: Literal["l1", "mse"] = "l1"
+    start: str | None = None  # weights to begin from: a name or a file; every tensor that fits is taken
+    data: DataPart = DataPart()
+    optimizer: OptimizerPart = OptimizerPart()
+    schedule: SchedulePart = SchedulePart()
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of the averaged generator, e.g. 0.999
+    steps: int = Field(10_000, ge=1)
+    minutes: float | None = Field(None, gt=0)  # stop after so long, with a checkpoint to go on from
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+    patience: int | None = Field(None, ge=1)  # validations without a new best before stopping
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        if self.data.patch % self.scale:
+            raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {self.scale}")
+        if self.data.batch % self.data.crops_per_image:
+            raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
+        return self
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step: a function of the step alone, so that nothing of it needs saving."""
+        import math
+
+        rate, plan = self.optimizer.learning_rate, self.schedule
+        if step < plan.warmup:
+            return rate * (step + 1) / plan.warmup
+        if plan.kind == "step":
+            return rate * plan.factor ** (step // plan.every)
+        if plan.kind == "cosine":
+            return rate * 0.5 * (1 + math.cos(math.pi * (step - plan.warmup) / max(self.steps - plan.warmup, 1)))
+        return rate
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that ship with the course: name → title."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["title"] for path in sorted(_folder().glob("*.yaml"))}
+
+
+def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, **fields: Any) -> Recipe:
+    """Load a recipe, with changes.
+
+    Parameters
+    ----------
+    name : str or path
+        One of `recipes()`, or a YAML file.
+    overrides : list of "key=value"
+        Dotted keys, values in YAML: ``["model.blocks=4", "data.batch=8"]``.
+    **fields
+        Fields of `Recipe` by name: ``scale=2, steps=200``; a dict changes the part's keys that it names.
+
+    Raises
+    ------
+    FileNotFoundError
+        For an unknown recipe.
+    ValueError
+        For a key that does not exist or a value that does not fit, in one line that names it.
+
+    Examples
+    --------
+    >>> load_recipe("srresnet", scale=2, steps=200, overrides=["model.blocks=4"]).model.options
+    {'blocks': 4}
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {str(name)!r}: expected one of {', '.join(recipes())}, or a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no recipe: expected keys and values such as 'model:' and 'steps:'")
+    values.setdefault("name", path.stem)
+    for key, value in fields.items():
+        _merge(values, {key: value})
+    for text in overrides or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"cannot read the override {text!r}: expected key=value, such as model.blocks=4")
+        try:
+            nested = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"cannot read the value in {text!r}: expected a number, a word, true, false or null") from None
+        if isinstance(nested, str):
+            nested = _number(nested)
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        _merge(values, nested)
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values; ``ValueError`` in one line for the first key or value that is wrong."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            part = type(Recipe.model_construct())
+            for step in first["loc"][:-1]:
+                part = part.model_fields[str(step)].annotation
+            raise ValueError(f"a recipe has no key {key!r}: expected one of {', '.join(part.model_fields)}") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"recipe: {key}: {problem}, got {first['input']!r}" if key else f"recipe: {problem}") from None
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def _number(text: str) -> Any:
+    """YAML takes 1e-4 for a word; a person means a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("srcourse"))) / "recipes"

@@ -1,0 +1,121 @@
+"""From a recipe and photos to a trained network: ``train``."""
+
+import datetime
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from srcourse import data, models
+from srcourse.training.engine import Engine
+from srcourse.training.pixelwise import train_pixelwise
+from srcourse.training.recipe import Recipe
+
+METHODS = {"pixelwise": train_pixelwise}
+
+
+@dataclass
+class Run:
+    """A training that ended: what came of it.
+
+    Attributes
+    ----------
+    model : the generator in ``eval`` mode on the CPU; the best by validation where checkpoints were written
+    history : one dict per logged step: "step", the losses, "psnr" in dB where validated, "seconds"
+    recipe, out, step : what was run, where it lies, how far it came
+    interrupted : whether it was stopped before its end, and can be resumed
+    """
+
+    model: nn.Module
+    history: list[dict[str, float]]
+    recipe: Recipe
+    out: Path | None
+    step: int
+    interrupted: bool
+
+    def __repr__(self) -> str:
+        psnr = next((f", {row['psnr']:.2f} dB in validation" for row in reversed(self.history) if "psnr" in row), "")
+        return f"Run({self.recipe.name} ×{self.recipe.scale}, step {self.step} of {self.recipe.steps}{psnr})"
+
+
+def train(
+    recipe: Recipe,
+    photos: str | os.PathLike | Sequence[torch.Tensor] | None = None,
+    *,
+    validation: str | os.PathLike | Sequence[torch.Tensor] | None = None,
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train a recipe's network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        From `load_recipe`.
+    photos : folder, or sequence of (3, H, W) tensors in [0, 1]
+        To learn from. Without them: `data.training_samples()`, what ships with the course.
+    validation : folder or sequence, optional
+        Photos to measure PSNR on. Without them, the last ``data.hold_out`` of `photos` are kept for it.
+    out : folder, optional
+        Where checkpoints, history and ``model.safetensors`` go. None keeps the run in memory.
+    resume : bool
+        Go on from the newest checkpoint in `out`; begin where there is none.
+    progress : bool
+        Print the plan and a progress bar.
+
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite or a checkpoint cannot be written; the last good checkpoint stays.
+    ValueError, FileNotFoundError
+        For photos, recipe and folder that do not fit each other, before training begins.
+
+    Examples
+    --------
+    >>> recipe = load_recipe("srresnet_small", steps=200)  # doctest: +SKIP
+    >>> run = train(recipe, out="runs/demo")  # doctest: +SKIP
+    """
+    chosen = _photos(photos) if photos is not None else data.training_samples()
+    if validation is not None:
+        held_out = _photos(validation)
+    else:
+        count = math.ceil(recipe.data.hold_out * len(chosen)) if len(chosen) > 1 else 0
+        chosen, held_out = chosen[: len(chosen) - count], chosen[len(chosen) - count :]
+    folder = Path(out) if out is not None else None
+    engine = Engine(recipe, chosen, held_out, out=folder, resume=resume, progress=progress)
+    try:
+        METHODS[recipe.method](engine)
+        model = engine.best_model()
+        if folder is not None and engine.main:
+            models.save(model, folder / "model.safetensors", card=_card(engine))
+    finally:
+        engine.release()
+    if engine.interrupted and engine.main:
+        where = f"; resume it in {folder}" if folder is not None else ""
+        print(f"stopped after step {engine.step} of {recipe.steps}{where}")
+    return Run(model, engine.history, recipe, folder, engine.step, engine.interrupted)
+
+
+def _photos(photos: str | os.PathLike | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return data.photos(photos) if isinstance(photos, str | os.PathLike) else photos
+
+
+def _card(engine: Engine) -> dict:
+    """What a reader of the weights should know."""
+    gpu = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else None
+    return {
+        "recipe": engine.recipe.model_dump(mode="json"),
+        "data": f"{len(engine.bank)} photos, fingerprint {engine.bank.fingerprint}",
+        "step": engine.best["step"] or engine.step,
+        "minutes": round(engine.seconds / 60, 1),
+        "hardware": f"{engine.world} × {gpu or platform.machine() + ' CPU'}, {engine.precision}",
+        "date": datetime.date.today().isoformat(),
+        "validation_psnr": engine.best["psnr"],
+        "torch": torch.__version__,
+    }
