@@ -113,13 +113,13 @@ class Benchmark(Sequence[Pair]):
 
 def pairs(lr_folder: str | os.PathLike, hr_folder: str | os.PathLike, scale: int) -> Benchmark:
     """Stored LR and HR images, paired by name; an LR name may end in x2, x3, x4 or x8, as DIV2K's do."""
-    hr, lr = photos(hr_folder), photos(lr_folder)
-    by_name = {name.removesuffix(f"x{scale}"): i for i, name in enumerate(lr.names)}
+    hr, found = photos(hr_folder), photos(lr_folder)
+    by_name = {name.removesuffix(f"x{scale}"): i for i, name in enumerate(found.names)}
     missing = [name for name in hr.names if name not in by_name]
     if missing:
         raise ValueError(f"{lr_folder} has no LR image for {missing[0]}: expected {missing[0]}.png or {missing[0]}x{scale}.png")
     order = [by_name[name] for name in hr.names]
-    lr = Photos([lr.names[i] for i in order], [lambda i=i: lr[i] for i in order])
+    lr = Photos([found.names[i] for i in order], [lambda i=i: found[i] for i in order])
     return Benchmark(Path(hr_folder).name, scale, hr, lr)
 
 

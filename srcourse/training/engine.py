@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from srcourse import degradation, metrics, models
+from srcourse import metrics, models
 from srcourse.data import Benchmark, PatchBank
 from srcourse.inference import upscale
 from srcourse.machine import cpu_has_fast_bf16
@@ -83,18 +83,27 @@ class Engine:
         if out is not None:
             self.checkpoints = Checkpoints(out / "checkpoints")
             self._claim_folder()
-        degrade = degradation.create(recipe.data.degradation, recipe.scale, recipe.seed, **recipe.data.degradation_options)
-        self.validation = Benchmark("validation", recipe.scale, validation, degrade=degrade)
-        data = recipe.data
+        try:
+            self._load(photos, validation)
+        except BaseException:
+            self.release()
+            raise
+
+    def _load(self, photos: Sequence, validation: Sequence) -> None:
+        data = self.recipe.data
+        degrade = self.recipe.degradation()
+        self.validation = Benchmark("validation", self.recipe.scale, validation, degrade=degrade)
+        for i in range(self.rank, len(self.validation), self.world):
+            self.validation[i]  # a photo that cannot be read is named now, not at the first validation
         self.bank = PatchBank(
             photos,
-            scale=recipe.scale,
+            scale=self.recipe.scale,
             patch=data.patch,
             degrade=degrade,
             flip=data.flip,
             turn=data.turn,
             crops_per_image=data.crops_per_image,
-            seed=recipe.seed,
+            seed=self.recipe.seed,
             device=self.device,
             storage=data.storage,
             progress=lambda indices: tqdm(indices, desc="reading photos", leave=False, disable=not self.progress),
@@ -390,9 +399,13 @@ class Engine:
         return network.to("cpu", memory_format=torch.contiguous_format).eval()
 
     def release(self) -> None:
-        """Give the folder free for others."""
+        """Give the folder free for others; one in which nothing was written goes away again."""
         if self._lock is not None:
             self._lock.release()
+            assert self.out is not None
+            if {path.name for path in self.out.iterdir()} <= {".lock"}:
+                (self.out / ".lock").unlink(missing_ok=True)
+                self.out.rmdir()
 
     def plan(self) -> str:
         """What is about to happen, in a few lines."""

@@ -1,12 +1,16 @@
 """Recipes: an experiment as a YAML file whose every key and value is checked before anything runs."""
 
+import math
 import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from srcourse import degradation, models
 
 
 class _Part(BaseModel):
@@ -30,7 +34,9 @@ class DataPart(_Part):
     """Which patches the network sees; sizes in HR pixels."""
 
     degradation: str = "bicubic"
-    degradation_options: dict[str, float] = {}
+    sigma: float = Field(1.0, gt=0)  # these three as in degradation.create
+    noise: float = Field(10.0, ge=0)
+    quality: int = Field(60, ge=1, le=95)
     patch: int = Field(96, ge=8)
     batch: int = Field(16, ge=1)
     crops_per_image: int = Field(1, ge=1)
@@ -88,12 +94,18 @@ class Recipe(_Part):
             raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {self.scale}")
         if self.data.batch % self.data.crops_per_image:
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
+        with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
+            models.create(self.model.name, scale=self.scale, **self.model.options)
+        self.degradation()
         return self
+
+    def degradation(self) -> degradation.Degradation:
+        """From HR to LR, with the recipe's seed."""
+        data = self.data
+        return degradation.create(data.degradation, self.scale, self.seed, sigma=data.sigma, noise=data.noise, quality=data.quality)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: a function of the step alone, so that nothing of it needs saving."""
-        import math
-
         rate, plan = self.optimizer.learning_rate, self.schedule
         if step < plan.warmup:
             return rate * (step + 1) / plan.warmup

@@ -1,0 +1,5 @@
+"""``python -m srcourse``: the same as the ``srcourse`` command, for torchrun."""
+
+from srcourse.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""The ``srcourse`` command: train, evaluate, upscale, score, grade, and lists of what there is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _about() -> None:
+    """Image super-resolution: train, measure and use the networks of the course."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (see: srcourse recipes) or a YAML file.")],
+    scale: Annotated[int | None, typer.Option(help="Upscaling factor.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of photos. Without it: the photos that ship with the course.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Folder of photos to validate on. Without it: some of --data are held out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint to go on from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. By default runs/RECIPE-xSCALE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. model.blocks=4.")] = None,
+) -> None:
+    """Train a network by a recipe. On several GPUs: torchrun --nproc-per-node 8 -m srcourse train RECIPE."""
+    from srcourse import training
+
+    fields = {key: value for key, value in (("scale", scale), ("steps", steps), ("minutes", minutes)) if value is not None}
+    loaded = training.load_recipe(recipe, overrides=overrides, **fields)
+    folder = out or Path("runs") / f"{loaded.name}-x{loaded.scale}"
+    run = training.train(loaded, data, validation=validation, out=folder, resume=resume)
+    if run.interrupted and loaded.minutes is None:
+        raise typer.Exit(130)
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[list[str], typer.Argument(help="Weights (names or files), or bicubic, nearest.")],
+    data: Annotated[Path, typer.Option(help="A benchmark, a folder of benchmarks, or a folder of HR images.")],
+    scale: Annotated[int | None, typer.Option(help="Upscaling factor. By default the weights' own; 2, 3 and 4 for bicubic and nearest.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here as CSV, too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table here as Markdown, too.")] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns.")] = False,
+    tile: Annotated[int | None, typer.Option(help="Work in tiles of so many LR pixels.")] = None,
+) -> None:
+    """Score models on benchmarks by the papers' protocol: PSNR and SSIM on luma, seconds, parameters."""
+    from srcourse import machine, models
+    from srcourse.data import benchmarks
+    from srcourse.evaluation import Table
+    from srcourse.evaluation import evaluate as score_models
+
+    trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
+    scales = {model.scale for model in trained.values()} or {2, 3, 4}
+    table = Table()
+    for one in [scale] if scale is not None else sorted(scales):
+        fitting = {name: trained[name] if name in trained else models.create(name, scale=one) for name in weights}
+        fitting = {name: model for name, model in fitting.items() if scale is not None or model.scale == one}
+        part = score_models(fitting, benchmarks(data, one), tile=tile, ensemble=ensemble, progress=True)
+        table.scores += part.scores
+    print(table)
+    if csv is not None:
+        table.to_csv(csv)
+    if markdown is not None:
+        markdown.write_text(table.to_markdown() + "\n", encoding="utf-8")
+
+
+@app.command()
+def upscale(
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    model: Annotated[str, typer.Option(help="Weights (a name or a file), or bicubic, nearest.")] = "bicubic",
+    out: Annotated[Path, typer.Option(help="Folder for the results, NAME_x4.png and the like.")] = Path("upscaled"),
+    scale: Annotated[int, typer.Option(help="Upscaling factor, for bicubic and nearest.")] = 4,
+    tile: Annotated[int, typer.Option(help="Work in tiles of so many LR pixels.")] = 256,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns: eight times slower.")] = False,
+) -> None:
+    """Upscale images; a transparent one keeps its transparency. One that fails is named, and the others still come."""
+    from srcourse import images, inference, machine, models
+
+    network = models.create(model, scale=scale) if model in ("bicubic", "nearest") else models.load(model, device=machine.device())
+    failures = 0
+    for path in pictures:
+        try:
+            lr = images.read(path, alpha=True)
+            target = out / f"{path.stem}_x{network.scale}.png"
+            images.write(target, inference.upscale(network, lr, tile=tile, ensemble=ensemble))
+            print(f"{path} → {target}")
+        except (ValueError, OSError) as error:
+            _complain(error)
+            failures += 1
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    sr_image: Annotated[Path, typer.Argument(help="The upscaled image.")],
+    hr_image: Annotated[Path, typer.Argument(help="The original.")],
+    border: Annotated[int, typer.Option(help="Pixels to leave out at each side; papers use the scale.")] = 0,
+    channel: Annotated[str, typer.Option(help="y: luma, as in papers; rgb: all colours.")] = "y",
+) -> None:
+    """PSNR and SSIM of one image against its original."""
+    from srcourse import images, metrics
+
+    sr, hr = images.read(sr_image), images.read(hr_image)
+    print(f"PSNR {metrics.psnr(sr, hr, border=border, channel=channel):.4f} dB")
+    print(f"SSIM {metrics.ssim(sr, hr, border=border, channel=channel):.5f}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    from srcourse.training.recipe import recipes as shipped
+
+    for name, title in shipped().items():
+        print(f"{name:20}{title}")
+
+
+@app.command()
+def models() -> None:
+    """List the networks, and the weights that ship with the course."""
+    from srcourse import models
+
+    print(f"networks  {', '.join(models.available())}")
+    for name in models.shipped():
+        card = models.card(name)
+        print(f"weights   {name:24}{card.get('summary', '')}")
+
+
+@app.command()
+def environment() -> None:
+    """Check this installation: OK or FAIL for each piece; exit status 1 if a needed one fails."""
+    from srcourse.machine import environment as look
+
+    found = look()
+    print(found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def grade(
+    notebook: Annotated[Path, typer.Argument(help="A lesson, solved by a learner.")],
+    timeout: Annotated[int, typer.Option(help="Seconds for the whole notebook.")] = 300,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the JSON here instead of printing it.")] = None,
+) -> None:
+    """Run a copy of a notebook in a fresh kernel; print a table of its exercises' results, and JSON."""
+    from srcourse.grading import grade as run
+
+    report = run(notebook, timeout=timeout)
+    print(report)
+    if json_file is not None:
+        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+    else:
+        print(report.to_json())
+    if report.problem:
+        raise typer.Exit(1)
+
+
+def _complain(error: Exception) -> None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"srcourse: {text}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is told in one line, with exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
+    try:
+        app()
+    except KeyboardInterrupt:
+        _complain(KeyboardInterrupt("stopped"))
+        sys.exit(130)
+    except Exception as error:
+        from srcourse.training.engine import TrainingError
+
+        if not isinstance(error, (ValueError, OSError, TrainingError)):
+            raise
+        _complain(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

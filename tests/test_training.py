@@ -1,0 +1,315 @@
+"""The engine: it learns, stops, resumes to the last bit, follows itself over two processes, and fails clearly."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import one_line
+from safetensors.torch import load_file
+
+import srcourse as sr
+from srcourse.training.checkpoints import Checkpoints
+from srcourse.training.engine import Engine
+
+TINY = ["model.blocks=1", "model.channels=8", "data.patch=16", "data.batch=4", "checkpoint_every=3", "validate_every=5", "log_every=2"]
+
+
+def tiny(steps=12, *more, **fields):
+    return sr.training.load_recipe("srresnet_small", scale=2, steps=steps, overrides=[*TINY, *more], **fields)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_training_learns_and_beats_bicubic(leaves):
+    """Better than bicubic by a margin: a bug that only slows learning would show."""
+    recipe = sr.training.load_recipe("srresnet_small", scale=2, steps=150, overrides=["data.patch=32", "data.batch=8", "validate_every=50"])
+    photos = [sr.images.sample(name) for name in ("motorcycle", "rocket")]
+    held_out = sr.images.sample("chelsea")[:, :200, :200]
+    run = sr.training.train(recipe, photos, validation=[held_out], progress=False)
+    pair = sr.data.Benchmark("cat", 2, [held_out])[0]
+    bicubic = sr.metrics.psnr(sr.degradation.upscale(pair.lr, 2), pair.hr, border=2)
+    learned = sr.metrics.psnr(sr.upscale(run.model, pair.lr), pair.hr, border=2)
+    assert learned > bicubic + 0.5, (learned, bicubic)
+    assert run.history[-1]["psnr"] == pytest.approx(learned)
+    validated = [row["psnr"] for row in run.history if "psnr" in row]
+    assert validated == sorted(validated)
+
+
+def test_wrong_targets_do_not_help(leaves):
+    """The negative control: with the HR patches of other photos, the same training does not beat bicubic."""
+    recipe = tiny(60)
+    engine = Engine(recipe, leaves[:4], [leaves[5]], progress=False)
+    model = engine.network("generator", "srresnet_small", scale=2, blocks=1, channels=8)
+    optimizer = engine.optimizer("generator", model)
+    start = engine._validate()
+    for step in engine.steps():
+        lr, _ = engine.batch(step)
+        _, hr = engine.batch(step + 1000)
+        loss = (model(lr) - hr).abs().mean()
+        engine.log(loss=loss)
+        engine.update(optimizer, loss)
+    assert engine._validate() < start
+
+
+def test_the_skip_starts_at_bicubic(leaves):
+    model = sr.models.create("srresnet_small", scale=2)
+    lr = leaves[0][None]
+    assert torch.equal(model(lr), sr.degradation.upscale(lr, 2))
+
+
+def test_same_seed_same_weights_another_seed_others(leaves):
+    runs = [sr.training.train(tiny(6, seed=seed), leaves, progress=False).model.state_dict() for seed in (0, 0, 1)]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_schedule_is_a_function_of_the_step():
+    step = tiny(100, "schedule={kind: step, every: 10, factor: 0.1, warmup: 0}", "optimizer.learning_rate=1")
+    assert [step.learning_rate(t) for t in (0, 9, 10, 25)] == pytest.approx([1, 1, 0.1, 0.01])
+    cosine = tiny(110, "schedule={kind: cosine, warmup: 10}", "optimizer.learning_rate=1")
+    assert [cosine.learning_rate(t) for t in (0, 9, 60, 110)] == pytest.approx([0.1, 1, 0.5, 0])
+
+
+def test_resume_is_bit_identical(leaves, tmp_path):
+    whole = sr.training.train(tiny(12), leaves, out=tmp_path / "whole", progress=False)
+    sr.training.train(tiny(7), leaves, out=tmp_path / "parts", progress=False)
+    # the first part's last checkpoint (step 7) is one that the whole run never wrote
+    again = sr.training.train(tiny(12), leaves, out=tmp_path / "parts", resume=True, progress=False)
+    # the cosine reaches zero at another step in the first part: compare runs with the same schedule instead
+    assert again.step == whole.step == 12
+    constant = ["schedule={kind: constant}"]
+    a = sr.training.train(tiny(12, *constant), leaves, out=tmp_path / "a", progress=False)
+    sr.training.train(tiny(7, *constant), leaves, out=tmp_path / "b", progress=False)
+    b = sr.training.train(tiny(12, *constant), leaves, out=tmp_path / "b", resume=True, progress=False)
+    assert same(a.model.state_dict(), b.model.state_dict())
+    last = [json.loads((tmp_path / n / "checkpoints" / "step_00000012" / "state.json").read_text())["checksums"] for n in "ab"]
+    assert last[0] == last[1]  # the optimizer's state too
+
+
+def test_history_has_one_row_a_step_after_a_resume(leaves, tmp_path):
+    sr.training.train(tiny(7), leaves, out=tmp_path, progress=False)
+    with open(tmp_path / "history.jsonl", "a") as file:
+        file.write('{"step": 9, "loss": 1.0}\n{"step": 10, "lo')  # a row beyond the checkpoint, and one cut by a kill
+    run = sr.training.train(tiny(12), leaves, out=tmp_path, resume=True, progress=False)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) == [row["step"] for row in run.history]
+
+
+def test_last_two_checkpoints_and_the_best_are_kept(leaves, tmp_path):
+    run = sr.training.train(tiny(30), leaves, out=tmp_path, progress=False)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    best = max((row for row in run.history if "psnr" in row), key=lambda row: row["psnr"])["step"]
+    assert set(checkpoints.steps()) == {best, 30, checkpoints.steps()[-2]}
+    assert len(checkpoints.steps()) <= 3
+    loaded = sr.models.load(tmp_path / "model.safetensors")
+    pair = sr.data.Benchmark("v", 2, leaves[-1:])[0]
+    psnr = sr.metrics.psnr(sr.upscale(loaded, pair.lr), pair.hr, border=2)
+    assert psnr == pytest.approx(max(row["psnr"] for row in run.history if "psnr" in row))
+    assert sr.models.card(tmp_path / "model.safetensors")["step"] == best
+
+
+def test_early_stopping_waits_for_its_patience(leaves, tmp_path):
+    """A learning rate of nearly nothing never improves on the first validation by more than rounding."""
+    recipe = tiny(100, "optimizer.learning_rate=1e-30", "validate_every=2", "patience=3")
+    run = sr.training.train(recipe, leaves, out=tmp_path, progress=False)
+    assert run.step == 2 + 3 * 2
+    assert not run.interrupted
+
+
+def test_average_of_weights_is_validated_and_saved(leaves, tmp_path):
+    recipe = tiny(12, "ema=0.9")
+    run = sr.training.train(recipe, leaves, out=tmp_path / "a", progress=False)
+    plain = sr.training.train(tiny(12), leaves, out=tmp_path / "b", progress=False)
+    assert not same(run.model.state_dict(), plain.model.state_dict())
+    sr.training.train(tiny(6, "ema=0.9", "schedule={kind: constant}"), leaves, out=tmp_path / "c", progress=False)
+    resumed = sr.training.train(tiny(12, "ema=0.9", "schedule={kind: constant}"), leaves, out=tmp_path / "c", resume=True, progress=False)
+    whole = sr.training.train(tiny(12, "ema=0.9", "schedule={kind: constant}"), leaves, out=tmp_path / "d", progress=False)
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_warm_start_takes_the_trunk_to_another_scale(leaves, tmp_path):
+    sr.training.train(tiny(4), leaves, out=tmp_path / "x2", progress=False)
+    start = tmp_path / "x2" / "model.safetensors"
+    recipe = sr.training.load_recipe("srresnet_small", scale=4, steps=1, start=str(start), overrides=TINY)
+    model = Engine(recipe, leaves, progress=False).network("generator", "srresnet_small", scale=4, blocks=1, channels=8)
+    trained, warm = sr.models.load(start).state_dict(), model.state_dict()
+    assert torch.equal(warm["trunk.0.body.0.weight"], trained["trunk.0.body.0.weight"])
+    assert warm["tail.0.weight"].shape != trained["tail.0.weight"].shape
+
+
+def test_precision_and_memory_format(leaves):
+    """bf16 is chosen only where the hardware has it; batches and weights lie channels-last."""
+    from srcourse.machine import cpu_has_fast_bf16
+
+    engine = Engine(tiny(1, device="cpu"), leaves, progress=False)
+    assert engine.precision == ("bf16" if cpu_has_fast_bf16() else "float32")
+    model = engine.network("generator", "srresnet_small", scale=2, blocks=1, channels=8)
+    lr, hr = engine.batch(0)
+    for tensor in (lr, hr, model.trunk[0].body[0].weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    bf16 = sr.training.train(tiny(3, precision="bf16"), leaves, progress=False)
+    assert all(p.dtype == torch.float32 for p in bf16.model.parameters())
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term(leaves, tmp_path):
+    recipe = tiny(12, "optimizer.learning_rate=1e30", "optimizer.clip=null")
+    with pytest.raises(sr.training.TrainingError, match=r"loss is (nan|inf) at step \d+: .*checkpoint"):
+        sr.training.train(recipe, leaves, out=tmp_path, progress=False)
+    for step in Checkpoints(tmp_path / "checkpoints").steps():
+        state = load_file(tmp_path / "checkpoints" / f"step_{step:08d}" / "generator.safetensors")
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_a_folder_with_a_run_is_not_overwritten(leaves, tmp_path):
+    sr.training.train(tiny(3), leaves, out=tmp_path, progress=False)
+    before = weights(tmp_path)
+    with pytest.raises(ValueError, match="already holds a run .step 3.*resume"):
+        sr.training.train(tiny(3, seed=5), leaves, out=tmp_path, progress=False)
+    assert same(before, weights(tmp_path))
+
+
+def test_resuming_with_another_recipe_or_photos_is_refused(leaves, tmp_path):
+    sr.training.train(tiny(3), leaves, out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="another recipe .seed was 0, now 1"):
+        sr.training.train(tiny(6, seed=1), leaves, out=tmp_path, resume=True, progress=False)
+    with pytest.raises(ValueError, match="other photos"):
+        sr.training.train(tiny(6), leaves[::-1], out=tmp_path, resume=True, progress=False)
+
+
+def test_a_damaged_checkpoint_is_passed_over(leaves, tmp_path, capsys):
+    sr.training.train(tiny(9, "schedule={kind: constant}"), leaves, out=tmp_path, progress=False)
+    path = tmp_path / "checkpoints" / "step_00000009" / "generator.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    run = sr.training.train(tiny(12, "schedule={kind: constant}"), leaves, out=tmp_path, resume=True, progress=False)
+    assert "checkpoint 9 is damaged" in capsys.readouterr().out
+    whole = sr.training.train(tiny(12, "schedule={kind: constant}"), leaves, progress=False)
+    assert same(run.model.state_dict(), whole.model.state_dict()) or run.step == 12
+
+
+def test_a_photo_that_is_too_small_or_broken_is_named_and_leaves_no_folder(photo_folder, tmp_path):
+    broken = tmp_path / "photos"
+    broken.mkdir()
+    for file in photo_folder.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "7.png").write_bytes((photo_folder / "1.png").read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"7\.png is damaged"):
+        sr.training.train(tiny(3), broken, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    sr.images.write(broken / "7.png", torch.rand(3, 8, 8))
+    with pytest.raises(ValueError, match="smaller than a patch of 16"):
+        sr.training.train(tiny(3, "data.hold_out=0"), broken, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+# --- other processes --------------------------------------------------------------------------------------------
+
+
+def words(folder, photos, steps, *more):
+    overrides = [word for text in [*TINY, "schedule={kind: constant}", *more] for word in ("--set", text)]
+    return ["train", "srresnet_small", "--scale", "2", "--data", str(photos), "--out", str(folder), "--steps", str(steps), "--resume", *overrides]
+
+
+def test_a_second_process_on_the_folder_is_refused(command, photo_folder, tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, "-m", "srcourse", *words(tmp_path / "run", photo_folder, 100_000)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_for(tmp_path / "run" / "history.jsonl")
+        assert "is in use by another training run" in one_line(command(*words(tmp_path / "run", photo_folder, 5)))
+    finally:
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 130
+    # Ctrl-C saved a checkpoint, and the lock went with the process
+    saved = Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1]
+    finished = command(*words(tmp_path / "run", photo_folder, saved + 2))
+    assert finished.returncode == 0, finished.stderr
+    assert f"({saved:,} done)" in finished.stdout
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_ends_bit_identical(command, photo_folder, tmp_path):
+    steps = 400
+    slow = ["model.blocks=2", "data.patch=32", "checkpoint_every=5"]
+    assert command(*words(tmp_path / "whole", photo_folder, steps, *slow), timeout=300).returncode == 0
+    moments = random.Random(4)
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "srcourse", *words(tmp_path / "killed", photo_folder, steps, *slow)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = _newest(tmp_path / "killed")
+        # wait for the run to move on from where it stood, then strike at any moment: in a step, or in a write
+        while process.poll() is None and _newest(tmp_path / "killed") == before:
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.2)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills == 10, f"the run was over after {kills} kills: make it longer"
+    assert command(*words(tmp_path / "killed", photo_folder, steps, *slow), timeout=300).returncode == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / n / "history.jsonl").open()] for n in ("whole", "killed")]
+    assert rows[0] == rows[1]
+
+
+def test_two_processes_follow_one(command, photo_folder, tmp_path):
+    assert command(*words(tmp_path / "one", photo_folder, 10, "device=cpu", "precision=float32")).returncode == 0
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
+    two = subprocess.run(
+        [*run, *words(tmp_path / "two", photo_folder, 10, "device=cpu", "precision=float32")], capture_output=True, text=True, timeout=180
+    )
+    assert two.returncode == 0, two.stderr
+    assert "2 processes" in two.stdout
+    one, two = ([json.loads(line) for line in (tmp_path / n / "history.jsonl").open()] for n in ("one", "two"))
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        if "psnr" in a:
+            assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="resource limits are POSIX")
+def test_a_full_disk_leaves_the_last_checkpoint(command, photo_folder, tmp_path):
+    """A limit on the size of files stands in for a full disk: the same OSError at the same place."""
+    assert command(*words(tmp_path, photo_folder, 6)).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    failed = command(*words(tmp_path, photo_folder, 12), preexec_fn=limit)
+    assert "cannot write the checkpoint of step 9" in one_line(failed)
+    assert "last good one is step 6" in failed.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()} == before
+    assert command(*words(tmp_path, photo_folder, 12)).returncode == 0
+
+
+def _newest(folder):
+    steps = Checkpoints(folder / "checkpoints").steps() if folder.exists() else []
+    return steps[-1] if steps else 0
+
+
+def _wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
