@@ -20,7 +20,6 @@ _SUBMODULES = (
     "evaluation",
     "exercises",
     "images",
-    "losses",
     "metrics",
     "models",
     "plots",

@@ -20,6 +20,8 @@ import typer
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from srcourse.grading import QUIET_KERNEL
+
 LESSONS = {
     "00_welcome": "Welcome",
     "01_degradation": "Degradation",
@@ -113,15 +115,18 @@ def execute(notebook: NotebookNode, folder: Path, *, strict: bool) -> tuple[floa
     environment = {**os.environ, "SRCOURSE_STRICT": "1" if strict else "0"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, record_timing=False)
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, record_timing=False, extra_arguments=QUIET_KERNEL
+    )
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, client.setup_kernel(env={**environment, "IPYTHONDIR": scratch}):
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index, execution_count=None)
         seconds = time.perf_counter() - start
         probe = nbformat.v4.new_code_cell("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-        client.execute_cell(probe, len(notebook.cells), store_history=False)
-        memory = int(probe.outputs[0].text) / 1024
+        notebook.cells.append(probe)
+        client.execute_cell(probe, len(notebook.cells) - 1, store_history=False)
+        memory = int(notebook.cells.pop().outputs[0].text) / 1024
     _clean(notebook)
     return seconds, memory
 
@@ -172,7 +177,9 @@ def _root() -> Path:
     return root
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make the learners' notebooks from the solved ones.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make the learners' notebooks from the solved ones."
+)
 
 
 @app.callback()
@@ -190,6 +197,30 @@ def build_command(
         if name not in LESSONS:
             raise typer.BadParameter(f"there is no lesson {name!r}: expected one of {', '.join(LESSONS)}")
         build(name, run=run)
+
+
+@app.command("picture")
+def picture_command() -> None:
+    """Make the README's picture, docs/welcome.jpg, with the shipped weights."""
+    from srcourse import data, models, plots, upscale
+
+    pair = data.Benchmark("samples", 4, data.samples(["astronaut"]))[0]
+    methods = {
+        "nearest": models.create("nearest", scale=4),
+        "bicubic": models.create("bicubic", scale=4),
+        "SRResNet (small), lesson 03": models.load("srresnet_small-x4"),
+    }
+    picture = plots.compare(
+        {**{name: upscale(model, pair.lr) for name, model in methods.items()}, "original": pair.hr},
+        zoom=(60, 180, 110, 110),
+        reference="original",
+        title="Four times larger: from 128×128 to 512×512 pixels",
+        describe="A face enlarged four times: blocks, a blur, then clear eyes and mouth from a network of 98,005 parameters.",
+    )
+    target = _root() / "docs" / "welcome.jpg"
+    target.parent.mkdir(exist_ok=True)
+    picture.save(target)
+    print(f"{target.name}: {target.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

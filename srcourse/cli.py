@@ -19,7 +19,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name (see: srcourse recipes) or a YAML file.")],
     scale: Annotated[int | None, typer.Option(help="Upscaling factor.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of photos. Without it: the photos that ship with the course.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Folder of photos to validate on. Without it: some of --data are held out.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Folder of photos to validate on. Without it: some of --data are held out.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint to go on from.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. By default runs/RECIPE-xSCALE.")] = None,
@@ -41,7 +43,9 @@ def train(
 def evaluate(
     weights: Annotated[list[str], typer.Argument(help="Weights (names or files), or bicubic, nearest.")],
     data: Annotated[Path, typer.Option(help="A benchmark, a folder of benchmarks, or a folder of HR images.")],
-    scale: Annotated[int | None, typer.Option(help="Upscaling factor. By default the weights' own; 2, 3 and 4 for bicubic and nearest.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Upscaling factor. By default the weights' own; 2, 3 and 4 for bicubic and nearest.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table here as CSV, too.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table here as Markdown, too.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns.")] = False,

@@ -46,7 +46,8 @@ def downscale(image: torch.Tensor, scale: int, *, border: str = "mirror", round_
     height, width = image.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(
-            f"an image of {height}×{width} pixels is no multiple of scale {scale}: crop it first with images.crop_to_multiple(image, {scale})"
+            f"an image of {height}×{width} pixels is no multiple of scale {scale}: "
+            f"crop it first with images.crop_to_multiple(image, {scale})"
         )
     return _resize(image, (height // scale, width // scale), border=border, round_between=round_between)
 

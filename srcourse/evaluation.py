@@ -52,7 +52,8 @@ class Table:
         rows = [self._HEADINGS, *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self._HEADINGS))]
         return "\n".join(
-            "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows
+            "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            for row in rows
         )
 
     __repr__ = __str__
@@ -79,7 +80,12 @@ class Table:
 
 
 def evaluate(
-    models: Mapping[str, nn.Module], benchmark: Benchmark | Sequence[Benchmark], *, tile: int | None = None, ensemble: bool = False, progress: bool = False
+    models: Mapping[str, nn.Module],
+    benchmark: Benchmark | Sequence[Benchmark],
+    *,
+    tile: int | None = None,
+    ensemble: bool = False,
+    progress: bool = False,
 ) -> Table:
     """Score every model on every benchmark.
 
@@ -120,7 +126,17 @@ def evaluate(
                     raise ValueError(f"{name} enlarges {got:g} times: expected a model for scale {one.scale}, that of {one.name}")
                 psnr = metrics.psnr(sr, pair.hr, border=one.scale)
                 ssim = metrics.ssim(sr, pair.hr, border=one.scale)
-                rows.append({"model": name, "benchmark": one.name, "scale": one.scale, "image": pair.name, "psnr": psnr, "ssim": ssim, "seconds": seconds})
+                rows.append(
+                    {
+                        "model": name,
+                        "benchmark": one.name,
+                        "scale": one.scale,
+                        "image": pair.name,
+                        "psnr": psnr,
+                        "ssim": ssim,
+                        "seconds": seconds,
+                    }
+                )
             means = {key: math.fsum(row[key] for row in rows) / len(rows) for key in ("psnr", "ssim", "seconds")}
             parameters = count_parameters(model) if isinstance(model, nn.Module) else 0
             table.scores.append(Score(name, one.name, one.scale, len(rows), parameters=parameters, **means))

@@ -15,6 +15,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from srcourse.exercises import all_exercises
 
+QUIET_KERNEL = ["--IPKernelApp.log_level=40"]  # a kernel's remarks on its own connection are nobody's concern
 _CHECK = re.compile(r"""exercises\.check\(\s*["'](\d\d\.\d+)["']""")
 
 
@@ -101,7 +102,8 @@ def _run(document: nbformat.NotebookNode, timeout: int) -> tuple[dict[str, str],
     environment = {**os.environ, "SRCOURSE_CHECK_LOG": str(log), "SRCOURSE_STRICT": "0", "IPYTHONDIR": str(Path(folder) / "ipython")}
     work = Path(folder) / "work"
     work.mkdir()
-    client = NotebookClient(document, timeout=timeout, allow_errors=True, resources={"metadata": {"path": str(work)}})
+    where = {"metadata": {"path": str(work)}}
+    client = NotebookClient(document, timeout=timeout, allow_errors=True, resources=where, extra_arguments=QUIET_KERNEL)
     problem, late = None, threading.Event()
     try:
         with client.setup_kernel(env=environment):
@@ -118,7 +120,11 @@ def _run(document: nbformat.NotebookNode, timeout: int) -> tuple[dict[str, str],
             finally:
                 timer.cancel()
     except (CellTimeoutError, DeadKernelError, CellExecutionError, RuntimeError) as error:
-        problem = f"stopped after {timeout} s" if late.is_set() or isinstance(error, CellTimeoutError) else f"the kernel died ({type(error).__name__})"
+        problem = (
+            f"stopped after {timeout} s"
+            if late.is_set() or isinstance(error, CellTimeoutError)
+            else f"the kernel died ({type(error).__name__})"
+        )
     results = {}
     if log.is_file():
         for line in log.read_text(encoding="utf-8").splitlines():

@@ -39,7 +39,8 @@ def setup(seed: int = 0) -> torch.device:
     torch.manual_seed(seed)
     where = device()
     name = torch.cuda.get_device_name() if where.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"srcourse {srcourse.__version__} · Python {platform.python_version()} · torch {torch.__version__.split('+')[0]} · {where.type} ({name}) · seed {seed}")
+    versions = f"srcourse {srcourse.__version__} · Python {platform.python_version()} · torch {torch.__version__.split('+')[0]}"
+    print(f"{versions} · {where.type} ({name}) · seed {seed}")
     return where
 
 
@@ -101,6 +102,6 @@ def environment() -> Environment:
 
 def available_memory() -> int | None:
     """Bytes of main memory that can still be used, or None where the system does not say."""
-    import psutil  # accelerate depends on it
+    import psutil
 
     return psutil.virtual_memory().available

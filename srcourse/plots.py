@@ -109,7 +109,9 @@ def compare(
         columns = min(-(-len(arrays) // 2), 4) if len(arrays) > 3 else len(arrays)
         rows = -(-len(arrays) // columns)
         detail = 1.9 if rows > 1 else 2.4
-        figure = plt.figure(figsize=(3.6 + detail * columns, max(0.6 + (detail * zoom[2] / zoom[3] + 0.35) * rows, 3.2)), layout="constrained")
+        figure = plt.figure(
+            figsize=(3.6 + detail * columns, max(0.6 + (detail * zoom[2] / zoom[3] + 0.35) * rows, 3.2)), layout="constrained"
+        )
         left, right = figure.subfigures(1, 2, width_ratios=[3.6, detail * columns])
         axis = left.subplots()
         _show(axis, arrays[whole], f"{whole} ({width}×{height})", extent=(0, width, height, 0))
@@ -192,7 +194,13 @@ def lines(
     return Picture(figure, describe)
 
 
-def curves(history: Iterable[Mapping[str, float]], *, baseline: Mapping[str, float] | None = None, title: str = "Training", describe: str | None = None) -> Picture:
+def curves(
+    history: Iterable[Mapping[str, float]],
+    *,
+    baseline: Mapping[str, float] | None = None,
+    title: str = "Training",
+    describe: str | None = None,
+) -> Picture:
     """A training's curves: its losses over the steps on the left, validation PSNR on the right.
 
     Parameters
@@ -222,7 +230,9 @@ def curves(history: Iterable[Mapping[str, float]], *, baseline: Mapping[str, flo
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.suptitle(title)
-    describe = describe or f"Loss over {rows[-1]['step']} steps" + (f", and validation PSNR, {validated[-1][1]:.2f} dB at the end." if validated else ".")
+    describe = describe or f"Loss over {rows[-1]['step']} steps" + (
+        f", and validation PSNR, {validated[-1][1]:.2f} dB at the end." if validated else "."
+    )
     return Picture(figure, describe)
 
 
@@ -280,7 +290,14 @@ class Slider:
         return self.describe
 
 
-def slider(before: torch.Tensor, after: torch.Tensor, *, labels: tuple[str, str] = ("before", "after"), describe: str | None = None, width: int = 512) -> Slider:
+def slider(
+    before: torch.Tensor,
+    after: torch.Tensor,
+    *,
+    labels: tuple[str, str] = ("before", "after"),
+    describe: str | None = None,
+    width: int = 512,
+) -> Slider:
     """A before/after slider that works in JupyterLab, in Colab and on a static page.
 
     Parameters
@@ -300,12 +317,13 @@ def slider(before: torch.Tensor, after: torch.Tensor, *, labels: tuple[str, str]
     left, right = (html.escape(label) for label in labels)
     layer = "position:absolute;inset:0;width:100%;height:100%;image-rendering:pixelated"
     tag = "position:absolute;top:8px;padding:2px 8px;background:#000a;color:#fff;font:12px sans-serif;border-radius:4px;pointer-events:none"
+    line = "position:absolute;top:0;bottom:0;left:var(--x);width:2px;margin-left:-1px;background:#fff;box-shadow:0 0 3px #000"
     markup = f"""<figure id="{name}" style="margin:0;max-width:{width}px;--x:50%">
 <div style="position:relative;aspect-ratio:{ratio:.5f};overflow:hidden">
 <img src="{second}" alt="{html.escape(describe)}" style="{layer}">
 <img src="{first}" alt="" style="{layer};clip-path:inset(0 calc(100% - var(--x)) 0 0)">
 <span style="{tag};left:8px">{left}</span><span style="{tag};right:8px">{right}</span>
-<div style="position:absolute;top:0;bottom:0;left:var(--x);width:2px;margin-left:-1px;background:#fff;box-shadow:0 0 3px #000;pointer-events:none"></div>
+<div style="{line};pointer-events:none"></div>
 <input type="range" min="0" max="100" value="50" step="0.1" aria-label="{left} or {right}"
  oninput="this.closest('figure').style.setProperty('--x',this.value+'%')"
  style="position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize">

@@ -25,7 +25,8 @@ def resize_bicubic(
     Parameters
     ----------
     image : (C, H, W) or (N, C, H, W) floating-point tensor
-        Computed in its own precision (half precisions in float32). Gradients flow, except with `round_between`.
+        Computed in float64 (Apple GPUs have none: float32), returned in its own precision: in float32, the positions of
+        a large image's pixels would be rounded. Gradients flow, except with `round_between`.
     border : "mirror" or "clamp"
         How the image goes on beyond its edges: mirrored with the edge pixel repeated (MATLAB today), or the edge pixel
         for ever (the older MATLAB that made the benchmark files).
@@ -41,11 +42,12 @@ def resize_bicubic(
     if border not in ("mirror", "clamp"):
         raise ValueError(f"border is {border!r}: expected 'mirror' or 'clamp'")
     batch = image if image.ndim == 4 else image.unsqueeze(0)
-    working = batch.to(torch.float32) if batch.dtype in (torch.float16, torch.bfloat16) else batch
+    precision = torch.float32 if batch.device.type == "mps" else torch.float64
+    working = batch.to(precision)
     if round_between:
-        working = to_uint8(working).double()  # whole grey levels: halves then come out exact, and round as they should
+        working = to_uint8(working).to(precision)  # whole grey levels: halves then come out exact, and round as they should
         for axis, target in ((2, size[0]), (3, size[1])):
-            working = to_uint8(_resize_axis(working, axis, target, border), peak=255).double()
+            working = to_uint8(_resize_axis(working, axis, target, border), peak=255).to(precision)
         working = working / 255
     else:
         working = _resize_both(working, size, border)

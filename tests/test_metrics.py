@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from conftest import one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import srcourse as sr
+from conftest import one_line
 
 
 def pair(seed, height, width, dtype=torch.float64, channels=3):
@@ -24,7 +24,7 @@ def pair(seed, height, width, dtype=torch.float64, channels=3):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equal_to_scikit_image(dtype, seed, height, width, border, quantize):
     a, b = pair(seed, height, width, dtype)
-    y = [sr.images.rgb_to_y((sr.images.quantize(x.double()) if quantize else x.double()))[0] for x in (a, b)]
+    y = [sr.images.rgb_to_y(sr.images.quantize(x.double()) if quantize else x.double())[0] for x in (a, b)]
     y = [x[border : height - border, border : width - border].numpy() for x in y]
     got = sr.metrics.psnr(a, b, border=border, quantize=quantize)
     assert got == pytest.approx(peak_signal_noise_ratio(*y, data_range=1), abs=1e-6)
@@ -38,7 +38,9 @@ def test_rgb_is_the_mean_over_colours():
         a.numpy(), b.numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
     )
     assert sr.metrics.ssim(a, b, channel="rgb", quantize=False) == pytest.approx(expected, abs=1e-6)
-    assert sr.metrics.psnr(a, b, channel="rgb", quantize=False) == pytest.approx(peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1))
+    assert sr.metrics.psnr(a, b, channel="rgb", quantize=False) == pytest.approx(
+        peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1)
+    )
 
 
 def test_closed_forms():

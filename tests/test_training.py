@@ -11,10 +11,10 @@ import time
 
 import pytest
 import torch
-from conftest import one_line
 from safetensors.torch import load_file
 
 import srcourse as sr
+from conftest import one_line
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine
 
@@ -164,6 +164,14 @@ def test_precision_and_memory_format(leaves):
     assert all(p.dtype == torch.float32 for p in bf16.model.parameters())
 
 
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one(leaves, tmp_path):
+    plain = sr.training.train(tiny(3, "precision=float32"), leaves, progress=False)
+    compiled = sr.training.train(tiny(3, "precision=float32", compile=True), leaves, out=tmp_path, progress=False)
+    assert compiled.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], abs=1e-4)
+    assert sr.models.load(tmp_path / "model.safetensors").state_dict().keys() == plain.model.state_dict().keys()
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(leaves, tmp_path):
     recipe = tiny(12, "optimizer.learning_rate=1e30", "optimizer.clip=null")
     with pytest.raises(sr.training.TrainingError, match=r"loss is (nan|inf) at step \d+: .*checkpoint"):
@@ -176,14 +184,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(leaves, tmp_path):
 def test_a_folder_with_a_run_is_not_overwritten(leaves, tmp_path):
     sr.training.train(tiny(3), leaves, out=tmp_path, progress=False)
     before = weights(tmp_path)
-    with pytest.raises(ValueError, match="already holds a run .step 3.*resume"):
+    with pytest.raises(ValueError, match=r"already holds a run .step 3.*resume"):
         sr.training.train(tiny(3, seed=5), leaves, out=tmp_path, progress=False)
     assert same(before, weights(tmp_path))
 
 
 def test_resuming_with_another_recipe_or_photos_is_refused(leaves, tmp_path):
     sr.training.train(tiny(3), leaves, out=tmp_path, progress=False)
-    with pytest.raises(ValueError, match="another recipe .seed was 0, now 1"):
+    with pytest.raises(ValueError, match=r"another recipe .seed was 0, now 1"):
         sr.training.train(tiny(6, seed=1), leaves, out=tmp_path, resume=True, progress=False)
     with pytest.raises(ValueError, match="other photos"):
         sr.training.train(tiny(6), leaves[::-1], out=tmp_path, resume=True, progress=False)
@@ -221,12 +229,27 @@ def test_a_photo_that_is_too_small_or_broken_is_named_and_leaves_no_folder(photo
 
 def words(folder, photos, steps, *more):
     overrides = [word for text in [*TINY, "schedule={kind: constant}", *more] for word in ("--set", text)]
-    return ["train", "srresnet_small", "--scale", "2", "--data", str(photos), "--out", str(folder), "--steps", str(steps), "--resume", *overrides]
+    return [
+        "train",
+        "srresnet_small",
+        "--scale",
+        "2",
+        "--data",
+        str(photos),
+        "--out",
+        str(folder),
+        "--steps",
+        str(steps),
+        "--resume",
+        *overrides,
+    ]
 
 
 def test_a_second_process_on_the_folder_is_refused(command, photo_folder, tmp_path):
     first = subprocess.Popen(
-        [sys.executable, "-m", "srcourse", *words(tmp_path / "run", photo_folder, 100_000)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "srcourse", *words(tmp_path / "run", photo_folder, 100_000)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         _wait_for(tmp_path / "run" / "history.jsonl")
@@ -267,7 +290,10 @@ def test_killed_at_ten_random_moments_ends_bit_identical(command, photo_folder, 
     assert kills == 10, f"the run was over after {kills} kills: make it longer"
     assert command(*words(tmp_path / "killed", photo_folder, steps, *slow), timeout=300).returncode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / n / "history.jsonl").open()] for n in ("whole", "killed")]
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / n / "history.jsonl").open()]
+        for n in ("whole", "killed")
+    ]
     assert rows[0] == rows[1]
 
 

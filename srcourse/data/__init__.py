@@ -2,7 +2,18 @@
 
 from srcourse.data.dead_leaves import DeadLeaves
 from srcourse.data.patches import PatchBank
-from srcourse.data.photos import TEST_SAMPLES, TRAINING_SAMPLES, Benchmark, Pair, Photos, benchmarks, pairs, photos, samples, training_samples
+from srcourse.data.photos import (
+    TEST_SAMPLES,
+    TRAINING_SAMPLES,
+    Benchmark,
+    Pair,
+    Photos,
+    benchmarks,
+    pairs,
+    photos,
+    samples,
+    training_samples,
+)
 
 __all__ = [
     "TEST_SAMPLES",

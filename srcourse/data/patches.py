@@ -79,7 +79,8 @@ class PatchBank:
         for i in progress(range(len(photos))):
             photo = images.check(photos[i], name=names[i])
             if min(photo.shape[-2:]) < patch:
-                raise ValueError(f"{names[i]} is {photo.shape[-2]}×{photo.shape[-1]} pixels, smaller than a patch of {patch}: leave it out or lower the patch size")
+                size = f"{photo.shape[-2]}×{photo.shape[-1]} pixels"
+                raise ValueError(f"{names[i]} is {size}, smaller than a patch of {patch}: leave it out or lower data.patch")
             photo = images.crop_to_multiple(photo, scale)
             hr_table.append(photo)
             lr_table.append(degrade(photo, i))

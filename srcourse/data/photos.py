@@ -131,7 +131,9 @@ def benchmarks(folder: str | os.PathLike, scale: int) -> list[Benchmark]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist or is a file: expected a folder of images, or of benchmarks with HR and LRx{scale}")
+        raise FileNotFoundError(
+            f"{folder} does not exist or is a file: expected a folder of images, or of benchmarks with HR and LRx{scale}"
+        )
     if (folder / "HR").is_dir():
         stored = folder / f"LRx{scale}"
         if stored.is_dir():

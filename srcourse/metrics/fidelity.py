@@ -57,7 +57,9 @@ def ssim(image: torch.Tensor, reference: torch.Tensor, *, border: int = 0, chann
     """
     x, y = _prepare(image, reference, border, channel, quantize)
     if min(x.shape[-2:]) < _SSIM_WINDOW:
-        raise ValueError(f"SSIM needs at least {_SSIM_WINDOW}×{_SSIM_WINDOW} pixels, got {x.shape[-2]}×{x.shape[-1]} after the border is cut")
+        raise ValueError(
+            f"SSIM needs at least {_SSIM_WINDOW}×{_SSIM_WINDOW} pixels, got {x.shape[-2]}×{x.shape[-1]} after the border is cut"
+        )
     rows = x.shape[-2] - _SSIM_WINDOW + 1
     # In strips of about 30,000 pixels: they stay in the cache, and below the size at which torch wakes more threads.
     strip = max(32, 30_000 // x.shape[-1] - _SSIM_WINDOW)

@@ -125,7 +125,9 @@ def _resolve(weights: str | os.PathLike) -> Path:
     named = _folder() / f"{weights}.safetensors"
     if named.is_file():
         return named
-    raise FileNotFoundError(f"there are no weights {str(weights)!r}: expected a .safetensors file or one of {', '.join(shipped()) or '(none shipped)'}")
+    raise FileNotFoundError(
+        f"there are no weights {str(weights)!r}: expected a .safetensors file or one of {', '.join(shipped()) or '(none shipped)'}"
+    )
 
 
 def _about(path: Path) -> dict:

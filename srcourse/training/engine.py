@@ -5,9 +5,6 @@ stands only what its paper's algorithm box says. Under the hood are accelerate a
 """
 
 import contextlib
-import json
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +25,8 @@ from srcourse.machine import cpu_has_fast_bf16
 from srcourse.models.weights import matching_state
 from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints, write_text
+from srcourse.training.history import History
+from srcourse.training.interrupt import StopRequest
 from srcourse.training.recipe import Recipe
 
 _VALIDATION_TILE = 512  # LR pixels: large photos are validated in pieces
@@ -58,7 +57,14 @@ class Engine:
     """
 
     def __init__(
-        self, recipe: Recipe, photos: Sequence, validation: Sequence = (), *, out: Path | None = None, resume: bool = False, progress: bool = True
+        self,
+        recipe: Recipe,
+        photos: Sequence,
+        validation: Sequence = (),
+        *,
+        out: Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
     ):
         self.recipe, self.out, self.resume = recipe, out, resume
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
@@ -73,13 +79,11 @@ class Engine:
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.averaged: AveragedModel | None = None
-        self.history: list[dict[str, float]] = []
+        self.history = History(self.accelerator, out)
         self.step, self.seconds, self.interrupted = 0, 0.0, False
         self.best: dict[str, float | int | None] = {"psnr": None, "step": None, "waited": 0}
-        self._pending: list[dict[str, torch.Tensor]] = []  # the losses of the steps since the last row
-        self._first_pending = 1
         self._lock: FileLock | None = None
-        self._stop_signal = False
+        self._stop = StopRequest()
         if out is not None:
             self.checkpoints = Checkpoints(out / "checkpoints")
             self._claim_folder()
@@ -154,11 +158,9 @@ class Engine:
 
     def log(self, **terms: torch.Tensor) -> None:
         """Note this step's losses. Call it before the update: a loss that is not finite stops the run there."""
-        if not self._pending:
-            self._first_pending = self.step + 1
-        self._pending.append({name: term.detach() for name, term in terms.items()})
-        if self.device.type == "cpu":  # on a GPU, looking costs a wait: there it happens when the log is written
-            self._check_finite()
+        self.history.note(self.step + 1, terms)
+        if self.device.type == "cpu":  # on a GPU this waits for the row that is written
+            self._check_finite(newest_only=True)
 
     def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
         """One step of gradient descent on `loss`."""
@@ -174,7 +176,7 @@ class Engine:
         self._begin()
         start, before = time.monotonic(), self.seconds
         bar = tqdm(total=recipe.steps, initial=self.step, desc=f"{recipe.name} ×{recipe.scale}", disable=not self.progress)
-        with self._signals(), bar:
+        with self._stop, bar:
             while self.step < recipe.steps:
                 for optimizer in self.optimizers.values():
                     for group in optimizer.param_groups:
@@ -197,11 +199,12 @@ class Engine:
         logging, validating, saving = (step % n == 0 for n in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every))
         # processes agree on when to stop: at every step if there is one, at the log's pace if there are more
         out_of_time = recipe.minutes is not None and running > 60 * recipe.minutes
-        wish = self._stop_signal or out_of_time
+        wish = self._stop.requested or out_of_time
         stop = wish if self.world == 1 else bool(logging and self._any_process(wish))
         if not (logging or validating or saving or last or stop):
             return False
-        row = self._flush()
+        self._check_finite()
+        row = {"step": step, **self.history.means(), "learning_rate": recipe.learning_rate(step - 1), "seconds": round(self.seconds, 3)}
         exhausted = False
         if len(self.validation) and (validating or last):
             row["psnr"] = self._validate()
@@ -209,44 +212,19 @@ class Engine:
             saving |= improved
         bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key not in ("step", "seconds", "learning_rate")})
         self.history.append(row)
-        if self.main and self.out is not None:
-            with open(self.out / "history.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self._tensorboard(row)
         if saving or last or stop or exhausted:
             self._save()
         self.interrupted = stop and not last
         return stop or exhausted
 
-    def _flush(self) -> dict[str, float]:
-        """Mean of each loss since the last row, over all processes."""
-        self._check_finite()
-        row: dict[str, float] = {"step": self.step}
-        if self._pending:
-            names = list(self._pending[-1])
-            means = torch.stack([torch.stack([terms[name].float() for terms in self._pending]).mean() for name in names])
-            row.update(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
-        self._pending.clear()
-        row["learning_rate"] = self.recipe.learning_rate(self.step - 1)
-        row["seconds"] = round(self.seconds, 3)
-        return row
-
-    def _check_finite(self) -> None:
-        if not self._pending:
-            return
-        recent = self._pending[-1:] if self.device.type == "cpu" else self._pending
-        values = torch.stack([torch.stack([t.float() for t in terms.values()]) for terms in recent])  # (steps, terms)
-        finite = torch.isfinite(values)
-        if bool(finite.all()):
-            return
-        row, column = (~finite).nonzero()[0].tolist()
-        name = list(recent[row])[column]
-        step = self._first_pending + len(self._pending) - len(recent) + row
-        saved = self.checkpoints.steps() if self.out is not None else []
-        left = f"the last good checkpoint is step {saved[-1]} in {self.out}" if saved else "there is no checkpoint"
-        raise TrainingError(
-            f"{name} is {values[row, column].item()} at step {step}: training stopped, {left}; lower optimizer.learning_rate or set optimizer.clip"
-        )
+    def _check_finite(self, newest_only: bool = False) -> None:
+        wrong = self.history.not_finite(newest_only)
+        if wrong is not None:
+            step, name, value = wrong
+            saved = self.checkpoints.steps() if self.out is not None else []
+            left = f"the last good checkpoint is step {saved[-1]} in {self.out}" if saved else "there is no checkpoint"
+            advice = "lower optimizer.learning_rate or set optimizer.clip"
+            raise TrainingError(f"{name} is {value} at step {step}: training stopped, {left}; {advice}")
 
     def _validate(self) -> float:
         """Mean PSNR of the generator on the validation images by the papers' protocol, shared among the processes."""
@@ -272,21 +250,7 @@ class Engine:
         votes = self.accelerator.reduce(torch.tensor([float(wish)], device=self.device), "sum")
         return votes.item() > 0
 
-    def _tensorboard(self, row: dict[str, float]) -> None:
-        if not hasattr(self, "_writer"):
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:  # optional: the history file has the same numbers
-                self._writer = None
-            else:
-                self._writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
-        if self._writer is not None:
-            for key, value in row.items():
-                if key != "step":
-                    self._writer.add_scalar(key, value, self.step)
-            self._writer.flush()
-
-    # --- folders, checkpoints, signals ------------------------------------------------------------------------
+    # --- folders and checkpoints ------------------------------------------------------------------------------
 
     def _claim_folder(self) -> None:
         """Refuse a folder that another process uses, or that holds a run which was not asked to go on."""
@@ -303,7 +267,9 @@ class Engine:
         saved = self.checkpoints.steps()
         if saved and not self.resume:
             self.release()
-            raise ValueError(f"{self.out} already holds a run (step {saved[-1]}): resume it with --resume (resume=True), or choose another folder")
+            raise ValueError(
+                f"{self.out} already holds a run (step {saved[-1]}): resume it with --resume (resume=True), or choose another folder"
+            )
 
     def _begin(self) -> None:
         """Take up the newest checkpoint when resuming, then say what will happen."""
@@ -316,7 +282,7 @@ class Engine:
             if damaged and self.main:
                 print(f"checkpoint {damaged[0]} is damaged and was passed over: going on from step {step}")
         if self.main and self.out is not None:
-            self._truncate_history()
+            self.history.begin(self.step)
             write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
         self.accelerator.wait_for_everyone()
         if self.progress:
@@ -328,22 +294,13 @@ class Engine:
         changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
         if changed:
             key = changed[0]
-            raise ValueError(f"{self.out} was trained with another recipe ({key} was {then.get(key)}, now {now[key]}): choose another folder")
+            raise ValueError(
+                f"{self.out} was trained with another recipe ({key} was {then.get(key)}, now {now[key]}): choose another folder"
+            )
         if state["data"] != self.bank.fingerprint:
             raise ValueError(f"{self.out} was trained on other photos than these: resume with the same ones, or choose another folder")
         self.checkpoints.load(step, self._saved_networks(), self.optimizers)
         self.step, self.seconds, self.best = step, state["seconds"], state["best"]
-
-    def _truncate_history(self) -> None:
-        """Drop the rows of steps that will be made again."""
-        path = self.out / "history.jsonl"
-        rows = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the last line may be cut short by a kill
-                    rows.append(json.loads(line))
-        self.history = [row for row in rows if row["step"] <= self.step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in self.history))
 
     def _saved_networks(self) -> dict[str, nn.Module]:
         extra = {"averaged": self.averaged} if self.averaged is not None else {}
@@ -369,25 +326,6 @@ class Engine:
                     f"cannot write the checkpoint of step {self.step} in {self.out} ({error}): {left}; free some disk space, then --resume"
                 ) from error
         self.accelerator.wait_for_everyone()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number: int, frame: Any) -> None:
-            if self._stop_signal:
-                raise KeyboardInterrupt
-            self._stop_signal = True
-
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def best_model(self) -> nn.Module:
         """The generator (averaged, if the recipe says so), from the best checkpoint where there is one; on the CPU."""
@@ -421,11 +359,13 @@ class Engine:
             machine += f", {torch.get_num_threads()} threads"
         done = f" ({self.step:,} done)" if self.step else ""
         limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
+        held_out = f"{len(self.validation)} for validation"
+        patches = f"{data.batch} patches of {data.patch}×{data.patch}"
         return "\n".join(
             [
                 f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
-                f"  data     {len(self.bank)} photos, {self.bank.nbytes / 1e6:.0f} MB; {len(self.validation)} for validation; degradation {data.degradation}",
-                f"  steps    {recipe.steps:,}{done}{limit}; {data.batch} patches of {data.patch}×{data.patch}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
+                f"  data     {len(self.bank)} photos, {self.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
+                f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
                 f"  machine  {machine}",
                 f"  results  {self.out or 'in memory only'}",
             ]
@@ -441,4 +381,3 @@ def _precision(wanted: str, device: torch.device) -> str:
     if device.type == "cpu" and cpu_has_fast_bf16():
         return "bf16"
     return "float32"
-

@@ -99,7 +99,7 @@ def train(
     if engine.interrupted and engine.main:
         where = f"; resume it in {folder}" if folder is not None else ""
         print(f"stopped after step {engine.step} of {recipe.steps}{where}")
-    return Run(model, engine.history, recipe, folder, engine.step, engine.interrupted)
+    return Run(model, engine.history.rows, recipe, folder, engine.step, engine.interrupted)
 
 
 def _photos(photos: str | os.PathLike | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -1,0 +1,96 @@
+"""The checks of lesson 00: a first function, a prediction, a mean, and a search."""
+
+import functools
+
+import srcourse as sr
+from srcourse.exercises.checking import Exercise, Mistake, one_of, same_function, value_near
+
+
+def _upscaled_shape(shape: tuple[int, int, int], scale: int) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return (channels, height * scale, width * scale)
+
+
+_SHAPE_MISTAKES = (
+    Mistake(lambda shape, scale: tuple(side * scale for side in shape), "The colours are not upscaled: three stay three."),
+    Mistake(lambda shape, scale: (shape[0], shape[1] + scale, shape[2] + scale), "A scale multiplies; it does not add."),
+    Mistake(lambda shape, scale: (shape[0], shape[1] * scale, shape[2]), "Both sides grow: the width too."),
+)
+
+
+def _mean_gain(method: dict[str, float], baseline: dict[str, float]) -> float:
+    return sum(method[name] - baseline[name] for name in method) / len(method)
+
+
+_GAIN_MISTAKES = (
+    Mistake(lambda method, baseline: -_mean_gain(method, baseline), "The sign is turned round: a better method has a positive gain."),
+    Mistake(lambda method, baseline: _mean_gain(method, baseline) * len(method), "That is the sum: divide by the number of photos."),
+    Mistake(lambda method, baseline: max(method[n] - baseline[n] for n in method), "That is the best photo's gain: take the mean of all."),
+)
+
+
+@functools.cache
+def _smallest_level() -> int:
+    """The first whole noise level at which the shipped network falls behind bicubic on the cat."""
+    hr = sr.images.crop_to_multiple(sr.images.sample("chelsea"), 4)
+    models = [sr.models.load("srresnet_small-x4"), sr.models.create("bicubic", scale=4)]
+    for level in range(1, 50):
+        noisy = sr.degradation.create("noise", scale=4, noise=level, seed=0)(hr)
+        network, bicubic = (sr.metrics.psnr(sr.upscale(model, noisy), hr, border=4) for model in models)
+        if network < bicubic:
+            return level
+    raise AssertionError("the network never falls behind: the lesson's claim does not hold")
+
+
+_LEVEL_MISTAKES = (
+    Mistake(0, "Without noise the network wins."),
+    Mistake(10, "At 10 bicubic wins already: look for the smallest such level."),
+)
+
+EXERCISES = [
+    Exercise(
+        "00.1",
+        "both sides grow by the scale, the colours stay",
+        same_function(_upscaled_shape, lambda: [((3, 1, 2), 2), ((3, 75, 112), 4), ((1, 17, 5), 3)], _SHAPE_MISTAKES),
+        _SHAPE_MISTAKES,
+    ),
+    Exercise(
+        "00.2",
+        "edges and lettering gain most: astronaut",
+        one_of(
+            "astronaut",
+            {
+                "chelsea": "Fur gives a network little to go by. Run the next two cells and look at the gains.",
+                "coffee": "Close, but not the most. Run the next two cells and look at the gains.",
+            },
+        ),
+        (Mistake("chelsea", "fur"), Mistake("coffee", "wood"), Mistake("Astronaut", "spelling")),
+    ),
+    Exercise(
+        "00.3",
+        "the mean of the gains, photo by photo",
+        same_function(
+            _mean_gain,
+            lambda: [
+                ({"a": 30.0, "b": 26.0}, {"a": 29.0, "b": 27.0}),
+                ({"a": 28.0, "b": 31.5, "c": 30.0}, {"c": 28.0, "a": 27.5, "b": 30.0}),
+            ],
+            _GAIN_MISTAKES,
+        ),
+        (
+            *_GAIN_MISTAKES,
+            Mistake(
+                lambda m, b: sum(x - y for x, y in zip(list(m.values())[:2], list(b.values())[:2], strict=True)) / 2,
+                "Pair them by name, and take all of them.",
+            ),
+        ),
+        points=2,
+    ),
+    Exercise(
+        "00.4",
+        "a little noise is enough to turn the tables",
+        value_near(lambda: float(_smallest_level()), _LEVEL_MISTAKES, tolerance=0.5 - 1e-9),
+        _LEVEL_MISTAKES,
+        points=2,
+    ),
+]

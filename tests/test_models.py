@@ -1,0 +1,210 @@
+"""Networks: exact parameter counts, any size, gradients everywhere, weights in and out."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+import srcourse as sr
+from conftest import one_line
+
+SCALES = {
+    "nearest": range(2, 9),
+    "bicubic": range(2, 9),
+    "srcnn": range(2, 9),
+    "fsrcnn": range(2, 9),
+    "srresnet": (2, 3, 4),
+    "srresnet_small": (2, 3, 4),
+}
+
+
+def test_every_network_is_listed_here():
+    assert set(SCALES) == set(sr.models.available())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("srresnet", {"scale": 2}, 1_401_749),  # P001 table 1
+        ("srresnet", {"scale": 3}, 1_586_389),
+        ("srresnet", {"scale": 4}, 1_549_462),
+        ("srresnet_small", {"scale": 4}, 98_005),
+        ("srresnet_small", {"scale": 2}, 87_601),
+        ("srcnn", {"image_channels": 1}, 8_032 + 97),
+        ("srcnn", {}, 20_099),
+        ("fsrcnn", {}, 24_683),
+        ("bicubic", {}, 0),
+    ],
+)
+def test_parameter_counts(name, options, count):
+    assert sr.models.count_parameters(sr.models.create(name, **options)) == count
+
+
+@pytest.mark.parametrize(("name", "weights"), [("srcnn", 8_032), ("fsrcnn", 12_464)])
+def test_published_weight_counts_of_the_luma_networks(name, weights):
+    """Dong et al. count convolution weights, without biases and slopes."""
+    model = sr.models.create(name, image_channels=1)
+    assert sum(p.numel() for p in model.parameters() if p.ndim == 4) == weights
+
+
+def test_srresnet_is_the_papers():
+    model = sr.models.create("srresnet", scale=4)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 2 * 16 + 1 + 2 + 1
+    assert [c.kernel_size[0] for c in (convolutions[0], convolutions[-1])] == [9, 9]
+    assert {c.kernel_size[0] for c in convolutions[1:-1]} == {3}
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 2 * 16 + 1
+    slopes = [m for m in model.modules() if isinstance(m, nn.PReLU)]
+    assert len(slopes) == 1 + 16 + 2 and all(m.num_parameters == 1 for m in slopes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), height=st.integers(8, 21), width=st.integers(8, 21))
+@pytest.mark.parametrize("name", list(SCALES))
+def test_any_size_comes_out_exactly_scaled(name, data, height, width):
+    scale = data.draw(st.sampled_from(list(SCALES[name])))
+    options = {"blocks": 1, "channels": 4} if name.startswith("srresnet") else {}
+    with torch.no_grad():
+        assert sr.models.create(name, scale=scale, **options)(torch.rand(1, 3, height, width)).shape == (
+            1,
+            3,
+            scale * height,
+            scale * width,
+        )
+
+
+@pytest.mark.parametrize("upsample", ["shuffle", "deconv", "direct"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_gradients_reach_every_parameter(upsample, scale):
+    model = sr.models.create("srresnet", scale=scale, blocks=2, channels=8, upsample=upsample)
+    sr_image = model(torch.rand(2, 3, 9, 10))
+    assert sr_image.shape == (2, 3, 9 * scale, 10 * scale)
+    sr_image.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_options_do_what_they_say():
+    plain = sr.models.create("srresnet", norm=False, blocks=2)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    x = torch.rand(1, 3, 12, 12)
+    for scale in (2, 3, 4):
+        for upsample in ("shuffle", "deconv", "direct"):
+            model = sr.models.create("srresnet", scale=scale, blocks=1, channels=4, upsample=upsample, bicubic_skip=True)
+            assert torch.equal(model(x), sr.degradation.upscale(x, scale))
+
+
+@pytest.mark.parametrize("name", ["srcnn", "fsrcnn", "srresnet", "srresnet_small"])
+def test_autocast_stays_close_to_float32(name):
+    torch.manual_seed(0)
+    model = sr.models.create(name).eval()
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        exact = model(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = model(x)
+    assert (exact - rough.float()).abs().max() < 0.05 * exact.abs().max() + 0.02
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sr.models.create("vgg"), "no model 'vgg': expected one of nearest"),
+        (lambda: sr.models.create("srresnet", scales=4), "no option 'scales'"),
+        (lambda: sr.models.create("srresnet", scale=8), "2, 3 and 4"),
+        (lambda: sr.models.create("srresnet", upsample="nearest"), "'shuffle', 'deconv' or 'direct'"),
+        (lambda: sr.models.create("srresnet", ends=4), "odd"),
+        (lambda: sr.models.create("fsrcnn", scale=1), "2 to 8"),
+        (lambda: sr.models.create("srcnn", image_channels=4), "1 or 3"),
+        (lambda: sr.models.create("bicubic", scale=2.5), "2 to 8"),
+    ],
+)
+def test_bad_options_get_one_line(call, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = sr.models.create("srresnet", scale=2, blocks=1, channels=8)
+    model(torch.rand(2, 3, 8, 8))  # moves the running statistics of BN
+    return model.eval(), sr.models.save(model, tmp_path / "a.safetensors", card={"steps": 3})
+
+
+def test_weights_survive_a_file(saved):
+    model, path = saved
+    loaded = sr.models.load(path)
+    assert not loaded.training and loaded.name == "srresnet" and loaded.scale == 2
+    assert sr.models.card(path) == {"steps": 3}
+    x = torch.rand(1, 3, 9, 9)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_half_precision_files_are_half_the_size_and_close(saved, tmp_path):
+    model, path = saved
+    half = sr.models.save(model, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.6 * path.stat().st_size
+    x = torch.rand(1, 3, 9, 9)
+    assert torch.allclose(sr.models.load(half)(x), model(x), atol=5e-3)
+    assert next(sr.models.load(half).parameters()).dtype == torch.float32
+
+
+def test_wrong_files_get_one_line(saved, tmp_path, command):
+    model, path = saved
+    (tmp_path / "text.safetensors").write_text("no")
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:500])
+    save_file({"x": torch.zeros(1)}, tmp_path / "stranger.safetensors")
+    other = sr.models.create("srresnet", scale=2, blocks=1, channels=16)
+    other.options = model.options  # claims to be the narrow one
+    sr.models.save(other, tmp_path / "liar.safetensors")
+    fewer = sr.models.create("srresnet", scale=2, blocks=2, channels=8)
+    fewer.options = model.options
+    sr.models.save(fewer, tmp_path / "deeper.safetensors")
+    torch.save(model.state_dict(), tmp_path / "pickle.safetensors")
+    for name, words in {
+        "text": "not a readable safetensors",
+        "cut": "not a readable safetensors",
+        "pickle": "never unpickled",
+        "stranger": "does not say what network",
+        "liar": "another network: head.0.weight is",
+        "deeper": "lacks weight trunk.1.weight: these are the weights of another network",
+    }.items():
+        with pytest.raises(ValueError, match=words) as caught:
+            sr.models.load(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no weights 'srresnet-x9'"):
+        sr.models.load("srresnet-x9")
+    sr.images.write(tmp_path / "a.png", torch.rand(3, 9, 9))
+    assert "another network" in one_line(
+        command("upscale", tmp_path / "a.png", "--model", tmp_path / "liar.safetensors", "--out", tmp_path / "out")
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_saving_refuses_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(ValueError, match=r"made by srcourse.models.create"):
+        sr.models.save(nn.Conv2d(3, 3, 3), tmp_path / "a.safetensors")
+    model = sr.models.create("srcnn")
+    with torch.no_grad():
+        model.body[0].bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"body\.0\.bias holds NaN"):
+        sr.models.save(model, tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sr.models.shipped())
+def test_shipped_weights_beat_bicubic_and_their_cards_are_true(name, benchmarks_folder):
+    model, card = sr.models.load(name), sr.models.card(name)
+    for entry in card["scores"]:
+        benchmark = sr.data.benchmarks(benchmarks_folder / entry["benchmark"], model.scale)
+        table = sr.evaluation.evaluate({"bicubic": sr.models.create("bicubic", scale=model.scale), name: model}, benchmark)
+        bicubic, ours = table.scores
+        assert ours.psnr == pytest.approx(entry["psnr"], abs=0.01)
+        assert ours.ssim == pytest.approx(entry["ssim"], abs=0.0005)
+        assert ours.psnr > bicubic.psnr
