@@ -93,8 +93,7 @@ def stamp(notebook: NotebookNode, name: str, folder: str) -> None:
     names = list(LESSONS)
     here = names.index(name)
     slug = address.removeprefix("https://github.com/")
-    badge = "https://colab.research.google.com/assets/colab-badge.svg"
-    links = [f"[![Open in Colab]({badge})](https://colab.research.google.com/github/{slug}/blob/main/{folder}/{name}.ipynb)"]
+    links = [f"[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{folder}/{name}.ipynb)"]  # no badge: offline it breaks
     if here > 0:
         links.append(f"[← {LESSONS[names[here - 1]]}]({names[here - 1]}.ipynb)")
     if here + 1 < len(names):

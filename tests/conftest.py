@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import srcourse as sr
+from srcourse import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -40,8 +41,27 @@ def photo_folder(tmp_path_factory, leaves) -> Path:
 
 
 @pytest.fixture
-def command():
-    """Run ``srcourse ...`` as a user does; returns the finished process with stdout and stderr as text."""
+def command(monkeypatch, capfd):
+    """Run ``srcourse ...`` in this process; returns exit status, stdout and stderr as `process` does."""
+
+    def run(*arguments) -> subprocess.CompletedProcess:
+        words = ["srcourse", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        capfd.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    return run
+
+
+@pytest.fixture
+def process():
+    """Run ``srcourse ...`` in a process of its own, as a user does."""
 
     def run(*arguments, timeout=120, **options) -> subprocess.CompletedProcess:
         words = [sys.executable, "-m", "srcourse", *map(str, arguments)]
@@ -50,10 +70,10 @@ def command():
     return run
 
 
-def one_line(process: subprocess.CompletedProcess) -> str:
+def one_line(finished: subprocess.CompletedProcess) -> str:
     """The one line of a refusal: no traceback, a non-zero exit status."""
-    assert process.returncode != 0, process.stdout
-    assert "Traceback" not in process.stderr, process.stderr
-    lines = [line for line in process.stderr.replace("\r", "\n").splitlines() if line.startswith("srcourse: ")]
-    assert len(lines) == 1, process.stderr
+    assert finished.returncode != 0, finished.stdout
+    assert "Traceback" not in finished.stderr, finished.stderr
+    lines = [line for line in finished.stderr.replace("\r", "\n").splitlines() if line.startswith("srcourse: ")]
+    assert len(lines) == 1, finished.stderr
     return lines[0]

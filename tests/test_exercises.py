@@ -3,6 +3,7 @@
 import json
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,7 @@ def stub(x):
         (lambda x: None, "TODO", "replace the stub"),
         (lambda x: x * x, "FAIL", "got tensor([1.0], shape (1,)), expected tensor([2.0], shape (1,))\n     Hint: That squares."),
         (lambda x: 2 * x[0], "FAIL", "expected tensor"),
+        (lambda x: (2 * x).numpy(), "FAIL", "got array"),
         (lambda x: x + y, "FAIL", "it raised NameError"),  # noqa: F821
         (in_place, "FAIL", "changed its argument in place"),
         (3, "FAIL", "expected a function, got 3"),
@@ -87,6 +89,12 @@ def stub(x):
 def test_verdicts(answer, result, words):
     got, message = verdict(DOUBLE, answer)
     assert got == result and words in message
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.array, torch.tensor, lambda x: torch.tensor([x])])
+def test_a_number_may_come_in_any_form(kind):
+    assert verdict(ALL["00.3"], lambda a, b: kind(sum(a[n] - b[n] for n in a) / len(a)))[0] == "PASS"
+    assert verdict(ALL["00.4"], kind(5.0))[0] == "PASS"
 
 
 def test_check_prints_logs_and_is_strict_when_asked(monkeypatch, capsys, tmp_path):
@@ -121,7 +129,7 @@ def test_grade_runs_a_copy_and_prints_table_and_json(command, tmp_path):
     submission = tmp_path / "submission.ipynb"
     nbformat.write(solved, submission)
     content = submission.read_bytes()
-    process = command("grade", submission, "--timeout", 200, timeout=240)
+    process = command("grade", submission, "--timeout", 200)
     assert process.returncode == 0, process.stderr
     assert submission.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == ["submission.ipynb"]
     report = json.loads(process.stdout.splitlines()[-1])

@@ -265,30 +265,30 @@ def test_a_second_process_on_the_folder_is_refused(command, photo_folder, tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_ends_bit_identical(command, photo_folder, tmp_path):
+def test_killed_at_ten_random_moments_ends_bit_identical(process, photo_folder, tmp_path):
     steps = 400
     slow = ["model.blocks=2", "data.patch=32", "checkpoint_every=5"]
-    assert command(*words(tmp_path / "whole", photo_folder, steps, *slow), timeout=300).returncode == 0
+    assert process(*words(tmp_path / "whole", photo_folder, steps, *slow), timeout=300).returncode == 0
     moments = random.Random(4)
     kills = 0
     while kills < 10:
-        process = subprocess.Popen(
+        running = subprocess.Popen(
             [sys.executable, "-m", "srcourse", *words(tmp_path / "killed", photo_folder, steps, *slow)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         before = _newest(tmp_path / "killed")
         # wait for the run to move on from where it stood, then strike at any moment: in a step, or in a write
-        while process.poll() is None and _newest(tmp_path / "killed") == before:
+        while running.poll() is None and _newest(tmp_path / "killed") == before:
             time.sleep(0.002)
         time.sleep(moments.random() * 0.2)
-        if process.poll() is not None:
+        if running.poll() is not None:
             break
-        process.kill()
-        process.wait()
+        running.kill()
+        running.wait()
         kills += 1
     assert kills == 10, f"the run was over after {kills} kills: make it longer"
-    assert command(*words(tmp_path / "killed", photo_folder, steps, *slow), timeout=300).returncode == 0
+    assert process(*words(tmp_path / "killed", photo_folder, steps, *slow), timeout=300).returncode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     rows = [
         [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / n / "history.jsonl").open()]
@@ -297,8 +297,8 @@ def test_killed_at_ten_random_moments_ends_bit_identical(command, photo_folder, 
     assert rows[0] == rows[1]
 
 
-def test_two_processes_follow_one(command, photo_folder, tmp_path):
-    assert command(*words(tmp_path / "one", photo_folder, 10, "device=cpu", "precision=float32")).returncode == 0
+def test_two_processes_follow_one(process, photo_folder, tmp_path):
+    assert process(*words(tmp_path / "one", photo_folder, 10, "device=cpu", "precision=float32")).returncode == 0
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
     two = subprocess.run(
         [*run, *words(tmp_path / "two", photo_folder, 10, "device=cpu", "precision=float32")], capture_output=True, text=True, timeout=180
@@ -314,19 +314,19 @@ def test_two_processes_follow_one(command, photo_folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="resource limits are POSIX")
-def test_a_full_disk_leaves_the_last_checkpoint(command, photo_folder, tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint(process, photo_folder, tmp_path):
     """A limit on the size of files stands in for a full disk: the same OSError at the same place."""
-    assert command(*words(tmp_path, photo_folder, 6)).returncode == 0
+    assert process(*words(tmp_path, photo_folder, 6)).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    failed = command(*words(tmp_path, photo_folder, 12), preexec_fn=limit)
+    failed = process(*words(tmp_path, photo_folder, 12), preexec_fn=limit)
     assert "cannot write the checkpoint of step 9" in one_line(failed)
     assert "last good one is step 6" in failed.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()} == before
-    assert command(*words(tmp_path, photo_folder, 12)).returncode == 0
+    assert process(*words(tmp_path, photo_folder, 12)).returncode == 0
 
 
 def _newest(folder):

@@ -162,6 +162,7 @@ class _Table:
         self.hash = hashlib.sha256()
 
     def append(self, image: torch.Tensor) -> None:
+        """Add an image's pixels, rounded to 8 bits."""
         pixels = images.to_uint8(image).permute(1, 2, 0).reshape(-1, 3).contiguous().cpu()  # (H·W, 3)
         self.hash.update(pixels.numpy())
         self.size += pixels.numel()
@@ -174,9 +175,11 @@ class _Table:
             self.parts.clear()
 
     def digest(self) -> str:
+        """A short fingerprint of all pixels so far."""
         return self.hash.hexdigest()[:8]
 
     def finish(self, device: torch.device) -> torch.Tensor:
+        """The (pixels, 3) table, on the device or mapped from its file."""
         if self.file is None:
             return torch.cat(self.parts).to(device)
         self.file.flush()  # the file has no name any more: it goes away with the table, even after a kill

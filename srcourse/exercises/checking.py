@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import math
+import numbers
 import os
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ def value_near(compute: Callable[[], float], mistakes: Sequence[Mistake] = (), *
     """A check that a number is within `tolerance` of ``compute()``; the expected number is not given away."""
 
     def check_value(answer: Any) -> None:
+        answer = _plain(answer)
         require(_is_number(answer), f"expected a number, got {show(answer)}")
         if abs(float(answer) - compute()) <= tolerance:
             return
@@ -137,8 +139,7 @@ def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
     if isinstance(expected, str | bool):
         return got == expected
     if isinstance(expected, int | float):
-        if isinstance(got, torch.Tensor) and got.numel() == 1:
-            got = got.item()
+        got = _plain(got)
         if not _is_number(got):
             return False
         return float(got) == float(expected) or math.isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
@@ -161,7 +162,13 @@ def show(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's numbers are Real too
+
+
+def _plain(value: Any) -> Any:
+    """A tensor or array of one number as that number."""
+    single = value.numel() == 1 if isinstance(value, torch.Tensor) else getattr(value, "size", 0) == 1
+    return value.item() if single else value
 
 
 def _hint(mistakes: Sequence[Mistake], arguments: tuple, got: Any, tolerance: float) -> str:
