@@ -93,7 +93,8 @@ def stamp(notebook: NotebookNode, name: str, folder: str) -> None:
     names = list(LESSONS)
     here = names.index(name)
     slug = address.removeprefix("https://github.com/")
-    links = [f"[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{folder}/{name}.ipynb)"]  # no badge: offline it breaks
+    # words, not the usual badge: offline, an image from elsewhere is a broken one
+    links = [f"[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{folder}/{name}.ipynb)"]
     if here > 0:
         links.append(f"[← {LESSONS[names[here - 1]]}]({names[here - 1]}.ipynb)")
     if here + 1 < len(names):

@@ -35,7 +35,7 @@ def train(
     loaded = training.load_recipe(recipe, overrides=overrides, **fields)
     folder = out or Path("runs") / f"{loaded.name}-x{loaded.scale}"
     run = training.train(loaded, data, validation=validation, out=folder, resume=resume)
-    if run.interrupted and loaded.minutes is None:
+    if run.interrupted:
         raise typer.Exit(130)
 
 
@@ -56,7 +56,11 @@ def evaluate(
     from srcourse.data import benchmarks
     from srcourse.evaluation import Table
     from srcourse.evaluation import evaluate as score_models
+    from srcourse.files import write_text
 
+    for path, suffix in ((csv, ".csv"), (markdown, ".md")):
+        if path is not None and path.suffix != suffix:
+            raise ValueError(f"{path} is no name for such a table: expected one that ends in {suffix}")
     trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
     scales = {model.scale for model in trained.values()} or {2, 3, 4}
     table = Table()
@@ -69,7 +73,7 @@ def evaluate(
     if csv is not None:
         table.to_csv(csv)
     if markdown is not None:
-        markdown.write_text(table.to_markdown() + "\n", encoding="utf-8")
+        write_text(markdown, table.to_markdown() + "\n")
 
 
 @app.command()
@@ -77,19 +81,29 @@ def upscale(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     model: Annotated[str, typer.Option(help="Weights (a name or a file), or bicubic, nearest.")] = "bicubic",
     out: Annotated[Path, typer.Option(help="Folder for the results, NAME_x4.png and the like.")] = Path("upscaled"),
-    scale: Annotated[int, typer.Option(help="Upscaling factor, for bicubic and nearest.")] = 4,
+    scale: Annotated[int | None, typer.Option(help="Upscaling factor: 4 for bicubic and nearest, else the weights' own.")] = None,
     tile: Annotated[int, typer.Option(help="Work in tiles of so many LR pixels.")] = 256,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns: eight times slower.")] = False,
 ) -> None:
     """Upscale images; a transparent one keeps its transparency. One that fails is named, and the others still come."""
     from srcourse import images, inference, machine, models
 
-    network = models.create(model, scale=scale) if model in ("bicubic", "nearest") else models.load(model, device=machine.device())
+    if model in ("bicubic", "nearest"):
+        network = models.create(model, scale=scale or 4)
+    else:
+        network = models.load(model, device=machine.device())
+    if scale not in (None, network.scale):
+        raise ValueError(f"{model} enlarges {network.scale} times: leave out --scale {scale}, or choose other weights")
+    targets = [out / f"{path.stem}_x{network.scale}.png" for path in pictures]
+    for i, target in enumerate(targets):
+        if target in targets[:i]:
+            raise ValueError(f"{pictures[targets.index(target)]} and {pictures[i]} would both become {target}: do them one at a time")
+        if any(target.exists() and path.exists() and target.samefile(path) for path in pictures):
+            raise ValueError(f"{target} is one of the images to upscale and would be overwritten: choose another --out")
     failures = 0
-    for path in pictures:
+    for path, target in zip(pictures, targets, strict=True):
         try:
             lr = images.read(path, alpha=True)
-            target = out / f"{path.stem}_x{network.scale}.png"
             images.write(target, inference.upscale(network, lr, tile=tile, ensemble=ensemble))
             print(f"{path} → {target}")
         except (ValueError, OSError) as error:
@@ -110,8 +124,8 @@ def score(
     from srcourse import images, metrics
 
     sr, hr = images.read(sr_image), images.read(hr_image)
-    print(f"PSNR {metrics.psnr(sr, hr, border=border, channel=channel):.4f} dB")
-    print(f"SSIM {metrics.ssim(sr, hr, border=border, channel=channel):.5f}")
+    psnr, ssim = (metric(sr, hr, border=border, channel=channel) for metric in (metrics.psnr, metrics.ssim))
+    print(f"PSNR {psnr:.4f} dB\nSSIM {ssim:.5f}")
 
 
 @app.command()
@@ -148,19 +162,20 @@ def environment() -> None:
 @app.command()
 def grade(
     notebook: Annotated[Path, typer.Argument(help="A lesson, solved by a learner.")],
-    timeout: Annotated[int, typer.Option(help="Seconds for the whole notebook.")] = 300,
+    timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for the whole notebook.")] = 300,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the JSON here instead of printing it.")] = None,
 ) -> None:
     """Run a copy of a notebook in a fresh kernel; print a table of its exercises' results, and JSON."""
+    from srcourse.files import write_text
     from srcourse.grading import grade as run
 
     report = run(notebook, timeout=timeout)
     print(report)
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+        write_text(json_file, report.to_json() + "\n")
     else:
         print(report.to_json())
-    if report.problem:
+    if not report.finished:
         raise typer.Exit(1)
 
 

@@ -152,7 +152,7 @@ class UnknownKernel:
 
     NTIRE 2017 never published the operator of its "unknown" track (P001 §4.1), only that it blurs and decimates; ours
     draws, for each image, both standard deviations from [0.2, 0.6]·scale HR pixels, any direction, and a shift of up
-    to half an LR pixel. (open)
+    to half an LR pixel either way from where bicubic reduction would place it. (open)
     """
 
     scale: int
@@ -161,7 +161,9 @@ class UnknownKernel:
         """The kernel that the generator's next numbers stand for: (k, k) float64."""
         u = torch.rand(5, generator=random, dtype=torch.float64).tolist()
         across, along = (self.scale * (0.2 + 0.4 * value) for value in u[:2])
-        shift = ((u[3] - 0.5) * self.scale, (u[4] - 0.5) * self.scale)
+        # pixel scale // 2 of a block is kept, and the block's middle lies at (scale - 1) / 2
+        centre = self.scale // 2 - (self.scale - 1) / 2
+        shift = (centre + (u[3] - 0.5) * self.scale, centre + (u[4] - 0.5) * self.scale)
         return gaussian_kernel((across, along), angle=math.pi * u[2], shift=shift)
 
     def __call__(self, image: torch.Tensor, random: torch.Generator) -> torch.Tensor:

@@ -8,13 +8,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from torch import nn
 from tqdm.auto import tqdm
 
 from srcourse import images, metrics
 from srcourse.data import Benchmark
+from srcourse.files import write_text
 from srcourse.inference import upscale
 from srcourse.models import count_parameters
 
@@ -75,7 +75,7 @@ class Table:
         writer.writeheader()
         writer.writerows(asdict(score) for score in self.scores)
         if path is not None:
-            Path(path).write_text(buffer.getvalue(), encoding="utf-8")
+            write_text(path, buffer.getvalue())
         return buffer.getvalue()
 
 
@@ -124,8 +124,11 @@ def evaluate(
                 if sr.shape != pair.hr.shape:
                     got = sr.shape[-1] / pair.lr.shape[-1]
                     raise ValueError(f"{name} enlarges {got:g} times: expected a model for scale {one.scale}, that of {one.name}")
-                psnr = metrics.psnr(sr, pair.hr, border=one.scale)
-                ssim = metrics.ssim(sr, pair.hr, border=one.scale)
+                try:
+                    psnr = metrics.psnr(sr, pair.hr, border=one.scale)
+                    ssim = metrics.ssim(sr, pair.hr, border=one.scale)
+                except ValueError as error:
+                    raise ValueError(f"{pair.name} of {one.name} cannot be scored: {error}") from None
                 rows.append(
                     {
                         "model": name,

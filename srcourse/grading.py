@@ -1,9 +1,11 @@
 """Grading: run a copy of a notebook in a fresh kernel, under a time limit, and read what its checks said."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import DeadKernelError
 
 from srcourse.exercises import all_exercises
 
@@ -36,7 +38,8 @@ class Report:
 
     notebook: str
     grades: list[Grade]
-    problem: str | None = None
+    problem: str | None = None  # the first error of a cell, or why the run was stopped
+    finished: bool = True  # whether every cell was run
 
     @property
     def points(self) -> int:
@@ -56,7 +59,7 @@ class Report:
 
     def to_json(self) -> str:
         """Everything, for a gradebook."""
-        values = {"notebook": self.notebook, "points": self.points, "of": self.of, "problem": self.problem}
+        values = {"notebook": self.notebook, "points": self.points, "of": self.of, "problem": self.problem, "finished": self.finished}
         return json.dumps({**values, "exercises": [asdict(g) for g in self.grades]}, ensure_ascii=False)
 
 
@@ -80,6 +83,7 @@ def grade(notebook: str | os.PathLike, *, timeout: int = 300) -> Report:
         raise FileNotFoundError(f"{path} does not exist: expected a notebook (.ipynb)")
     try:
         document = nbformat.read(path, as_version=4)
+        nbformat.validate(document)
     except Exception as error:  # nbformat raises its own, json's and Unicode's errors
         raise ValueError(f"{path} is not a Jupyter notebook ({type(error).__name__})") from None
     asked = {number for cell in document.cells if cell.cell_type == "code" for number in _CHECK.findall(cell.source)}
@@ -87,48 +91,66 @@ def grade(notebook: str | os.PathLike, *, timeout: int = 300) -> Report:
     wanted = [exercise for number, exercise in all_exercises().items() if number.split(".")[0] in lessons]
     if not wanted:
         raise ValueError(f'{path} has no exercises of this course: expected cells with exercises.check("01.1", ...)')
-    results, problem = _run(document, timeout)
+    document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    results, problem, finished = _run(document, timeout)
     grades = []
     for exercise in wanted:
         result = results.get(exercise.id, "MISSING")
         grades.append(Grade(exercise.id, exercise.title, result, exercise.points if result == "PASS" else 0, exercise.points))
-    return Report(str(path), grades, problem)
+    return Report(str(path), grades, problem, finished)
 
 
-def _run(document: nbformat.NotebookNode, timeout: int) -> tuple[dict[str, str], str | None]:
-    """({exercise: its last verdict}, what went wrong). A failing cell does not keep the others from running."""
-    folder = tempfile.mkdtemp(prefix="srcourse-grade-")
-    log = Path(folder) / "checks.jsonl"
-    environment = {**os.environ, "SRCOURSE_CHECK_LOG": str(log), "SRCOURSE_STRICT": "0", "IPYTHONDIR": str(Path(folder) / "ipython")}
-    work = Path(folder) / "work"
-    work.mkdir()
-    where = {"metadata": {"path": str(work)}}
-    client = NotebookClient(document, timeout=timeout, allow_errors=True, resources=where, extra_arguments=QUIET_KERNEL)
-    problem, late = None, threading.Event()
+def _run(document: nbformat.NotebookNode, timeout: int) -> tuple[dict[str, str], str | None, bool]:
+    """({exercise: its last verdict}, what went wrong, whether every cell ran). A failing cell does not stop the others."""
+    folder = Path(tempfile.mkdtemp(prefix="srcourse-grade-"))
+    try:
+        (folder / "work").mkdir()
+        log = folder / "checks.jsonl"
+        environment = {**os.environ, "SRCOURSE_CHECK_LOG": str(log), "SRCOURSE_STRICT": "0", "IPYTHONDIR": str(folder / "ipython")}
+        where = {"metadata": {"path": str(folder / "work")}}
+        client = NotebookClient(document, timeout=None, allow_errors=True, resources=where, extra_arguments=QUIET_KERNEL)
+        problem = _execute(client, environment, timeout)
+        return _read_log(log), problem or _first_error(document), problem is None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _execute(client: NotebookClient, environment: dict[str, str], timeout: int) -> str | None:
+    """Run all cells; what stopped them, if something did."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        os.kill(client.km.provisioner.pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+
     try:
         with client.setup_kernel(env=environment):
-
-            def stop() -> None:
-                late.set()
-                client.km.shutdown_kernel(now=True)
-
             timer = threading.Timer(timeout, stop)
             timer.start()
             try:
-                for index, cell in enumerate(document.cells):
+                for index, cell in enumerate(client.nb.cells):
                     client.execute_cell(cell, index)
             finally:
                 timer.cancel()
-    except (CellTimeoutError, DeadKernelError, CellExecutionError, RuntimeError) as error:
-        problem = (
-            f"stopped after {timeout} s"
-            if late.is_set() or isinstance(error, CellTimeoutError)
-            else f"the kernel died ({type(error).__name__})"
-        )
+    except (DeadKernelError, RuntimeError) as error:
+        return f"stopped after {timeout} s" if late.is_set() else f"the kernel died ({type(error).__name__})"
+    return None
+
+
+def _read_log(log: Path) -> dict[str, str]:
     results = {}
     if log.is_file():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            results[entry["exercise"]] = entry["result"]
-    shutil.rmtree(folder, ignore_errors=True)
-    return results, problem
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # a submission may write there too
+                entry = json.loads(line)
+                if entry["result"] in ("PASS", "FAIL", "TODO"):
+                    results[str(entry["exercise"])] = entry["result"]
+    return results
+
+
+def _first_error(document: nbformat.NotebookNode) -> str | None:
+    for number, cell in enumerate(document.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"cell {number} raised {output.ename}: {' '.join(output.evalue.split())[:100]}"
+    return None

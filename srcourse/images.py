@@ -4,13 +4,14 @@ Everywhere in this package a colour image is a float32 tensor (3, H, W), sRGB in
 """
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from srcourse.files import whole_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -37,7 +38,8 @@ SAMPLES = {
 def read(path: str | os.PathLike, *, alpha: bool = False) -> torch.Tensor:
     """Read an image file as a float32 RGB tensor in [0, 1].
 
-    Grey, palette, CMYK and 16-bit files are converted; the camera's orientation tag is applied.
+    Grey, palette, CMYK and 16-bit files are converted; the camera's orientation tag is applied. Of an animation or a
+    file with several pages, the first one.
 
     Parameters
     ----------
@@ -72,11 +74,16 @@ def read(path: str | os.PathLike, *, alpha: bool = False) -> torch.Tensor:
         raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: crop or split it first") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error ...
         raise ValueError(f"{path} is damaged or cut short ({error}): replace it with an intact copy") from None
-    return _from_pil(image, keep_alpha=alpha)
+    try:
+        return _from_pil(image, keep_alpha=alpha)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from None
 
 
 def _from_pil(image: Image.Image, keep_alpha: bool) -> torch.Tensor:
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey
+        if np.asarray(image).max() > 65535:
+            raise ValueError("it holds 32-bit integers: expected at most 16 bits for each pixel")
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
         return grey.expand(3, -1, -1).clone()
     if image.mode == "F":
@@ -119,23 +126,9 @@ def write(path: str | os.PathLike, image: torch.Tensor, *, quality: int = 95) ->
     picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     if picture.mode == "RGBA" and path.suffix.lower() in (".jpg", ".jpeg", ".ppm", ".pgm"):
         raise ValueError(f"{path.suffix} cannot hold transparency: write a .png instead")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    try:
+    with whole_file(path) as partial:
         picture.save(partial, quality=quality)
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def find(folder: str | os.PathLike) -> list[Path]:

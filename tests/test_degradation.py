@@ -161,6 +161,17 @@ def test_noise_has_its_strength_and_jpeg_its_quality():
     assert errors == sorted(errors) and errors[0] > 0
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_unknown_shifts_are_centred(scale):
+    """Over many images the mean LR position is bicubic's: a ramp, whose values are positions, tells."""
+    size = 24 * scale
+    ramp = torch.linspace(0, 1, size, dtype=torch.float64).expand(3, size, size).contiguous()
+    degrade, bicubic = sr.degradation.create("unknown", scale), sr.degradation.downscale(ramp, scale)
+    moved = [(degrade(ramp, i) - bicubic)[..., 8:16].mean().item() * (size - 1) / scale for i in range(200)]  # in LR pixels
+    assert max(moved) == pytest.approx(0.5, abs=0.03) and min(moved) == pytest.approx(-0.5, abs=0.03)
+    assert sum(moved) / 200 == pytest.approx(0, abs=0.06)
+
+
 def test_unknown_kernels_blur_and_differ():
     operator = sr.degradation.UnknownKernel(4)
     from srcourse.seeds import generator

@@ -36,6 +36,12 @@ NONSENSE = {
     "raises": lambda *a, **k: 1 / 0,
     "no arguments": lambda: 3,
     "type": int,
+    "complex": torch.complex(torch.ones(3), torch.ones(3)),
+    "complex function": lambda *a, **k: torch.complex(torch.ones(3), torch.ones(3)),
+    "leaves": lambda *a, **k: exit(),
+    "huge": 10**400,
+    "sparse": torch.eye(3).to_sparse(),
+    "no data": torch.empty(3, device="meta"),
 }
 
 
@@ -111,8 +117,9 @@ def test_check_prints_logs_and_is_strict_when_asked(monkeypatch, capsys, tmp_pat
     monkeypatch.setenv("SRCOURSE_STRICT", "1")
     with pytest.raises(AssertionError, match=r"exercise 00.3: FAIL"):
         exercises.check("00.3", lambda a, b: 0.0)
-    with pytest.raises(ValueError, match=r"no exercise '77.7'"):
-        exercises.check("77.7", 1)
+    for odd in ("77.7", ["00.1"], None):
+        with pytest.raises(ValueError, match="there is no exercise"):
+            exercises.check(odd, 1)
 
 
 # --- grading ----------------------------------------------------------------------------------------------------
@@ -151,6 +158,17 @@ def test_grade_stops_an_endless_submission_and_keeps_what_it_had(command, tmp_pa
     assert process.returncode == 1 and "stopped after 30 s" in process.stdout
     report = json.loads((tmp_path / "a.json").read_text())
     assert report["exercises"][0]["result"] == "PASS" and report["exercises"][1]["result"] == "MISSING"
+
+
+def test_grade_survives_errors_dead_kernels_and_a_scribbled_log(command, tmp_path):
+    check = "from srcourse import exercises\nexercises.check('00.1', lambda s, k: (s[0], s[1] * k, s[2] * k))"
+    scribble = "import os; open(os.environ['SRCOURSE_CHECK_LOG'], 'ab').write(b'garbage\\n[1]\\n\\xff\\n')"
+    process = command("grade", tiny_notebook(tmp_path / "a.ipynb", "this is no Python", scribble, check, "import os; os._exit(0)"))
+    report = json.loads(process.stdout.splitlines()[-1])
+    assert process.returncode == 1 and "kernel died" in report["problem"] and report["exercises"][0]["result"] == "PASS"
+    process = command("grade", tiny_notebook(tmp_path / "b.ipynb", "this is no Python", check))
+    report = json.loads(process.stdout.splitlines()[-1])
+    assert process.returncode == 0 and "cell 1 raised SyntaxError" in report["problem"] and report["finished"]
 
 
 def test_grade_refuses_what_is_no_lesson(command, tmp_path):

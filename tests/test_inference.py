@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import srcourse as sr
+from conftest import one_line
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,19 @@ def test_bad_input_gets_one_line(model, arguments, words):
     with pytest.raises(ValueError, match=words) as caught:
         sr.upscale(model, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_never_overwrites_an_image(command, tmp_path):
+    for folder in "ab":
+        sr.images.write(tmp_path / folder / "x.png", torch.rand(3, 5, 7))
+    both = command("upscale", tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", "--out", tmp_path / "out")
+    assert "would both become" in one_line(both) and not (tmp_path / "out").exists()
+    sr.images.write(tmp_path / "a" / "x_x4.png", torch.rand(3, 6, 6))
+    itself = command("upscale", tmp_path / "a" / "x.png", tmp_path / "a" / "x_x4.png", "--out", tmp_path / "a")
+    assert "would be overwritten" in one_line(itself)
+    assert sr.images.read(tmp_path / "a" / "x_x4.png").shape == (3, 6, 6)
+    wrong = command("upscale", tmp_path / "a" / "x.png", "--model", "srresnet_small-x4", "--scale", 2, "--out", tmp_path / "out")
+    assert "enlarges 4 times: leave out --scale 2" in one_line(wrong)
 
 
 def test_the_command_upscales_grey_and_transparent_files(command, tmp_path):

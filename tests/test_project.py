@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 FLOORS = {
-    1: ["images", "resize", "seeds", "machine"],
+    1: ["files", "images", "resize", "seeds", "machine"],
     2: ["degradation", "metrics", "models"],
     3: ["data", "losses", "inference"],
     4: ["training", "evaluation", "plots"],
@@ -46,6 +46,7 @@ def test_a_file_imports_only_from_lower_floors_or_its_own_folder(path):
 
 
 ALLOWED = {
+    ("images", "files"),
     ("resize", "images"),
     ("cli", "grading"),
     ("__main__", "cli"),
@@ -184,6 +185,11 @@ def test_the_papers_recipe():
         (["data.degradation=fog"], "no degradation 'fog'"),
         (["blocks"], "expected key=value"),
         (["data=3"], "data: "),
+        (["model.blocks=x"], "cannot build srresnet with .*blocks='x'"),
+        (["model.channels=100000000000"], "cannot build srresnet"),
+        (["model.scale=3"], "the scale stands at the top"),
+        (["optimizer.learning_rate=.inf"], "learning_rate: .*finite"),
+        (["name=../../x"], "name: "),
         (["optimizer.learning_rate=[1"], "cannot read the value"),
     ],
 )
@@ -203,6 +209,8 @@ def test_recipe_files_of_strangers(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="no recipe 'nope': expected one of fsrcnn"):
         sr.training.load_recipe("nope")
+    with pytest.raises(ValueError, match="scale is given twice"):
+        sr.training.load_recipe("srresnet", scale=2, overrides=["scale=4"])
     assert sr.training.load_recipe("srresnet", overrides=["optimizer.learning_rate=1e-3"]).optimizer.learning_rate == 1e-3
 
 

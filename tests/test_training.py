@@ -339,3 +339,49 @@ def _wait_for(path, seconds=60):
     while not (path.exists() and path.stat().st_size):
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.05)
+
+
+def test_foreign_and_broken_folders_are_left_alone(leaves, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"mine")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"already holds model\.safetensors, and no checkpoint"):
+            sr.training.train(tiny(3), leaves, out=tmp_path / "a", resume=resume, progress=False)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == b"mine"
+    sr.training.train(tiny(6), leaves, out=tmp_path / "b", progress=False)
+    for state in (tmp_path / "b" / "checkpoints").glob("*/state.json"):
+        state.write_text("[]")
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
+        sr.training.train(tiny(9), leaves, out=tmp_path / "b", resume=True, progress=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        sr.training.train(tiny(3), leaves, out=tmp_path / "file", progress=False)
+
+
+def test_odd_things_in_a_runs_folder_do_not_stop_it(leaves, tmp_path):
+    sr.training.train(tiny(6, "schedule={kind: constant}"), leaves, out=tmp_path, progress=False)
+    (tmp_path / "checkpoints" / "step_abc").mkdir()
+    (tmp_path / "checkpoints" / "step_00000002 (copy)").mkdir()
+    with open(tmp_path / "history.jsonl", "ab") as file:
+        file.write(b'[1]\n{}\n{"step": "x"}\n\xff\n')
+    run = sr.training.train(tiny(9, "schedule={kind: constant}"), leaves, out=tmp_path, resume=True, progress=False)
+    assert run.step == 9 and [row["step"] for row in run.history] == sorted({row["step"] for row in run.history})
+
+
+def test_a_damaged_best_checkpoint_does_not_cost_the_result(leaves, tmp_path, capsys):
+    sr.training.train(tiny(6, "optimizer.learning_rate=1e-30", "validate_every=2"), leaves, out=tmp_path, progress=False)
+    best = json.loads((tmp_path / "checkpoints" / "step_00000006" / "state.json").read_text())["best"]["step"]
+    assert best == 2
+    (tmp_path / "checkpoints" / "step_00000002" / "generator.safetensors").write_bytes(b"")
+    sr.training.train(tiny(8, "optimizer.learning_rate=1e-30", "validate_every=2"), leaves, out=tmp_path, resume=True, progress=False)
+    assert "best checkpoint (step 2) is damaged" in capsys.readouterr().out
+    sr.models.load(tmp_path / "model.safetensors")
+
+
+def test_small_validation_photos_and_absent_devices_are_told_at_once(leaves, tmp_path):
+    with pytest.raises(ValueError, match="validation photo 0 is too small: expected more than 4 pixels"):
+        sr.training.train(tiny(3), leaves, validation=[torch.rand(3, 4, 4)], out=tmp_path / "run", progress=False)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device is 'cuda', and there is none here"):
+            sr.training.train(tiny(3, device="cuda"), leaves, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

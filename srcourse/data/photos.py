@@ -100,7 +100,10 @@ class Benchmark(Sequence[Pair]):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {index}")
         index %= len(self)
         name = self._hr.names[index] if isinstance(self._hr, Photos) else str(index)
-        hr = images.crop_to_multiple(self._hr[index], self.scale)
+        try:
+            hr = images.crop_to_multiple(self._hr[index], self.scale)
+        except ValueError as error:
+            raise ValueError(f"{name} of {self.name} cannot be used: {error}") from None
         if self._lr is None:
             return Pair(name, images.quantize(self._degrade(hr, index)), hr)
         lr = self._lr[index]

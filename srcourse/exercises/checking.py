@@ -113,7 +113,7 @@ def call(function: Callable, *arguments: Any) -> Any:
         result = function(*copies)
     except NotImplementedError:
         raise Todo from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shown = ", ".join(show(a) for a in arguments)
         raise Wrong(f"with ({shown}): it raised {type(error).__name__}: {error}") from None
     if result is None or result is ...:
@@ -133,7 +133,7 @@ def require(condition: bool, message: str, hint: str = "") -> None:
 def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
     """Whether two numbers, tensors, strings, or sequences of them are equal up to `tolerance`."""
     if isinstance(expected, torch.Tensor):
-        if not isinstance(got, torch.Tensor) or got.shape != expected.shape:
+        if not isinstance(got, torch.Tensor) or got.shape != expected.shape or got.is_complex():
             return False
         return bool(torch.allclose(got.double(), expected.double(), rtol=tolerance, atol=tolerance))
     if isinstance(expected, str | bool):
@@ -150,6 +150,13 @@ def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
 
 def show(value: Any) -> str:
     """A value in few words."""
+    try:
+        return _show(value)
+    except Exception:  # a learner's object may fail at anything, even at its own repr
+        return f"something of type {type(value).__name__}"
+
+
+def _show(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         if value.numel() <= 4:
             return f"tensor({[round(v, 5) for v in value.flatten().tolist()]}, shape {tuple(value.shape)})"
@@ -203,6 +210,8 @@ def verdict(exercise: Exercise, answer: Any) -> tuple[str, str]:
         return "TODO", "replace the stub by your answer, run its cell, then this one"
     except Wrong as wrong:
         return "FAIL", f"{wrong}" + (f"\n     Hint: {wrong.hint}" if wrong.hint else "")
+    except (Exception, SystemExit) as error:
+        return "FAIL", f"the check can make nothing of {show(answer)} ({type(error).__name__})"
     return "PASS", exercise.title
 
 
@@ -213,7 +222,7 @@ def check(exercise_id: str, answer: Any) -> None:
     exercise.
     """
     exercises = all_exercises()
-    if exercise_id not in exercises:
+    if not isinstance(exercise_id, str) or exercise_id not in exercises:
         raise ValueError(f"there is no exercise {exercise_id!r}: expected one of {', '.join(exercises)}")
     exercise = exercises[exercise_id]
     result, message = verdict(exercise, answer)

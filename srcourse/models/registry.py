@@ -49,7 +49,11 @@ def create(name: str, **options) -> nn.Module:
     unknown = [key for key in options if key not in accepted]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}: expected one of {', '.join(accepted)}")
-    model = BUILDERS[name](**options)
+    try:
+        model = BUILDERS[name](**options)
+    except (TypeError, RuntimeError, OverflowError, MemoryError) as error:  # a word for a number, a size beyond all memory
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"cannot build {name} with {given}: {' '.join(str(error).split())[:120]}") from None
     model.name, model.options = name, options
     return model
 

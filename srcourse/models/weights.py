@@ -6,7 +6,6 @@ nothing in it can run code.
 
 import json
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from srcourse.files import whole_file
 from srcourse.models.registry import create
 
 _KEY = "srcourse"
@@ -45,15 +45,8 @@ def save(model: nn.Module, path: str | os.PathLike, *, card: dict | None = None,
             raise ValueError(f"cannot save {model.name}: {key} holds NaN or infinite values")
         tensors[key] = tensor.half() if half and tensor.is_floating_point() else tensor
     metadata = {_KEY: json.dumps({"name": model.name, "options": model.options, "card": card or {}})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".safetensors")
-    os.close(handle)
-    try:
+    with whole_file(path) as partial:
         save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
     return path
 
 
@@ -92,6 +85,9 @@ def load_state(model: nn.Module, path: Path) -> None:
             raise ValueError(
                 f"{path} holds the weights of another network: {key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
             )
+    broken = next((key for key, tensor in found.items() if not torch.isfinite(tensor).all()), None)
+    if broken is not None:
+        raise ValueError(f"{path} is damaged: {broken} holds NaN or infinite values")
     model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in found.items()})
 
 
@@ -135,8 +131,10 @@ def _about(path: Path) -> dict:
         text = (file.metadata() or {}).get(_KEY)
     try:
         about = json.loads(text)
+        if not isinstance(about["name"], str):
+            raise TypeError
         return {"name": about["name"], "options": dict(about["options"]), "card": dict(about["card"])}
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, RecursionError):
         raise ValueError(f"{path} does not say what network it is for: expected a file written by srcourse.models.save") from None
 
 

@@ -7,6 +7,7 @@ A checkpoint is a folder ``step_00001000`` with every network as safetensors, ev
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from srcourse.files import sync
 
 _STATE = "state.json"
 
@@ -26,7 +29,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
-        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*") if (path / _STATE).is_file())
+        names = (path.name for path in self.folder.glob("step_*") if path.is_dir())
+        return sorted(int(name.removeprefix("step_")) for name in names if re.fullmatch(r"step_\d{8,}", name))
 
     def save(self, step: int, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], state: dict[str, Any]) -> Path:
         """Write a checkpoint; on any error nothing is left but what was there before."""
@@ -43,11 +47,11 @@ class Checkpoints:
             checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             (partial / _STATE).write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1), encoding="utf-8")
             for path in [*partial.iterdir(), partial]:
-                _sync(path)
+                sync(path)
             if final.exists():  # a run that was resumed at this very step
                 _remove(final)
             os.replace(partial, final)
-            _sync(self.folder)
+            sync(self.folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -61,14 +65,20 @@ class Checkpoints:
         """The newest checkpoint whose files have their checksums, and the newer ones that are damaged."""
         damaged = []
         for step in reversed(self.steps()):
-            try:
-                files = self.state(step)["checksums"]
-                if all(_checksum(self._path(step) / name) == checksum for name, checksum in files.items()):
-                    return step, damaged
-            except (OSError, ValueError, KeyError):
-                pass
+            if self.intact(step):
+                return step, damaged
             damaged.append(step)
         return None, damaged
+
+    def intact(self, step: int) -> bool:
+        """Whether a checkpoint is there, complete and unchanged."""
+        try:
+            state = self.state(step)
+            complete = isinstance(state["recipe"], dict) and isinstance(state["best"], dict) and float(state["seconds"]) >= 0
+            files = state["checksums"]
+            return complete and len(files) > 0 and all(_checksum(self._path(step) / name) == sum_ for name, sum_ in files.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
 
     def load(self, step: int, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
         """Put a checkpoint's weights and optimizer states into those of the run."""
@@ -95,14 +105,6 @@ class Checkpoints:
         return self.folder / f"step_{step:08d}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    _sync(partial)
-    os.replace(partial, path)
-
-
 def _remove(path: Path) -> None:
     """Out of the way under another name first, so that a kill never leaves half a checkpoint under its own."""
     aside = path.with_name(f".removed-{path.name}")
@@ -116,13 +118,3 @@ def _checksum(path: Path) -> str:
         return (
             hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
         )
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot sync a folder
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ stands only what its paper's algorithm box says. Under the hood are accelerate a
 """
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from srcourse import metrics, models
+from srcourse import machine, metrics, models
 from srcourse.data import Benchmark, PatchBank
+from srcourse.files import write_text
 from srcourse.inference import upscale
-from srcourse.machine import cpu_has_fast_bf16
 from srcourse.models.weights import matching_state
 from srcourse.seeds import mix
-from srcourse.training.checkpoints import Checkpoints, write_text
+from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.history import History
 from srcourse.training.interrupt import StopRequest
 from srcourse.training.recipe import Recipe
@@ -67,6 +68,8 @@ class Engine:
         progress: bool = True,
     ):
         self.recipe, self.out, self.resume = recipe, out, resume
+        if recipe.device in ("cuda", "mps") and machine.device().type != recipe.device:
+            raise ValueError(f"device is {recipe.device!r}, and there is none here: expected 'auto' or 'cpu'")
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(cpu=recipe.device == "cpu")
         self.device = self.accelerator.device
@@ -80,7 +83,7 @@ class Engine:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.averaged: AveragedModel | None = None
         self.history = History(self.accelerator, out)
-        self.step, self.seconds, self.interrupted = 0, 0.0, False
+        self.step, self.seconds, self.interrupted, self.out_of_time = 0, 0.0, False, False
         self.best: dict[str, float | int | None] = {"psnr": None, "step": None, "waited": 0}
         self._lock: FileLock | None = None
         self._stop = StopRequest()
@@ -98,7 +101,9 @@ class Engine:
         degrade = self.recipe.degradation()
         self.validation = Benchmark("validation", self.recipe.scale, validation, degrade=degrade)
         for i in range(self.rank, len(self.validation), self.world):
-            self.validation[i]  # a photo that cannot be read is named now, not at the first validation
+            pair = self.validation[i]  # a photo that cannot be used is named now, not at the first validation
+            if min(pair.hr.shape[-2:]) <= 2 * self.recipe.scale:
+                raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * self.recipe.scale} pixels a side")
         self.bank = PatchBank(
             photos,
             scale=self.recipe.scale,
@@ -125,8 +130,7 @@ class Engine:
             module = models.create(model, **options)
         if name == "generator" and self.recipe.start:
             module.load_state_dict(matching_state(module, self.recipe.start))
-        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-        if batch_norm and self.world > 1 and self.device.type == "cuda":
+        if _has_batch_norm(module) and self.world > 1 and self.device.type == "cuda":
             plain = module
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
             module.name, module.options = plain.name, plain.options
@@ -198,8 +202,8 @@ class Engine:
         last = step == recipe.steps
         logging, validating, saving = (step % n == 0 for n in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every))
         # processes agree on when to stop: at every step if there is one, at the log's pace if there are more
-        out_of_time = recipe.minutes is not None and running > 60 * recipe.minutes
-        wish = self._stop.requested or out_of_time
+        self.out_of_time = recipe.minutes is not None and running > 60 * recipe.minutes
+        wish = self._stop.requested or self.out_of_time
         stop = wish if self.world == 1 else bool(logging and self._any_process(wish))
         if not (logging or validating or saving or last or stop):
             return False
@@ -214,7 +218,7 @@ class Engine:
         self.history.append(row)
         if saving or last or stop or exhausted:
             self._save()
-        self.interrupted = stop and not last
+        self.interrupted = self._stop.requested and not last
         return stop or exhausted
 
     def _check_finite(self, newest_only: bool = False) -> None:
@@ -256,7 +260,10 @@ class Engine:
         """Refuse a folder that another process uses, or that holds a run which was not asked to go on."""
         assert self.out is not None
         if self.main:
-            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"cannot make the folder {self.out} ({error.strerror}): choose another") from None
             self._lock = FileLock(self.out / ".lock")
             try:
                 self._lock.acquire(timeout=0)
@@ -265,17 +272,22 @@ class Engine:
             self.checkpoints.clear_leftovers()
         self.accelerator.wait_for_everyone()
         saved = self.checkpoints.steps()
+        files = [name for name in ("model.safetensors", "recipe.json", "history.jsonl") if (self.out / name).exists()]
+        problem = None
         if saved and not self.resume:
+            problem = f"already holds a run (step {saved[-1]}): resume it with --resume (resume=True)"
+        elif files and not saved and (not self.resume or files[0] == "model.safetensors" or "recipe.json" not in files):
+            # a run that was killed before its first checkpoint leaves a recipe and maybe a history; all else is foreign
+            problem = f"already holds {files[0]}, and no checkpoint to go on from: move it away"
+        if problem:
             self.release()
-            raise ValueError(
-                f"{self.out} already holds a run (step {saved[-1]}): resume it with --resume (resume=True), or choose another folder"
-            )
+            raise ValueError(f"{self.out} {problem}, or choose another folder")
 
     def _begin(self) -> None:
         """Take up the newest checkpoint when resuming, then say what will happen."""
         if self.out is not None:
             step, damaged = self.checkpoints.newest_intact()
-            if self.resume and step is not None:
+            if step is not None:
                 self._restore(step)
             elif damaged:
                 raise ValueError(f"every checkpoint in {self.out} is damaged (steps {damaged}): start anew in another folder")
@@ -322,8 +334,10 @@ class Engine:
             except Exception as error:  # OSError, or what safetensors and torch make of it
                 saved = self.checkpoints.steps()
                 left = f"the last good one is step {saved[-1]}" if saved else "there is none yet"
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                advice = "free some disk space" if full or "os error" in str(error).lower() else "see to the folder"
                 raise TrainingError(
-                    f"cannot write the checkpoint of step {self.step} in {self.out} ({error}): {left}; free some disk space, then --resume"
+                    f"cannot write the checkpoint of step {self.step} in {self.out} ({error}): {left}; {advice}, then --resume"
                 ) from error
         self.accelerator.wait_for_everyone()
 
@@ -331,7 +345,11 @@ class Engine:
         """The generator (averaged, if the recipe says so), from the best checkpoint where there is one; on the CPU."""
         network = self.networks["generator"]
         if self.out is not None and self.best["step"] in self.checkpoints.steps():
-            self.checkpoints.load(self.best["step"], self._saved_networks(), {})
+            if self.checkpoints.intact(self.best["step"]):
+                self.checkpoints.load(self.best["step"], self._saved_networks(), {})
+            elif self.main:
+                print(f"the best checkpoint (step {self.best['step']}) is damaged: the result is that of step {self.step}")
+                self.best = {"psnr": None, "step": None, "waited": 0}
         if self.averaged is not None:
             network.load_state_dict(self.averaged.module.state_dict())
         return network.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -354,9 +372,11 @@ class Engine:
             "step": f", ×{recipe.schedule.factor:g} every {recipe.schedule.every:,}",
             "cosine": ", down a cosine",
         }[recipe.schedule.kind]
-        machine = f"{self.device.type}, {self.precision}, {self.world} process{'es' * (self.world > 1)}"
+        place = f"{self.device.type}, {self.precision}, {self.world} process{'es' * (self.world > 1)}"
         if self.device.type == "cpu":
-            machine += f", {torch.get_num_threads()} threads"
+            place += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+            if self.world > 1 and _has_batch_norm(network):
+                place += "; batch statistics of each process alone (SyncBatchNorm exists for GPUs only)"
         done = f" ({self.step:,} done)" if self.step else ""
         limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
         held_out = f"{len(self.validation)} for validation"
@@ -366,10 +386,14 @@ class Engine:
                 f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
                 f"  data     {len(self.bank)} photos, {self.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
                 f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
-                f"  machine  {machine}",
+                f"  machine  {place}",
                 f"  results  {self.out or 'in memory only'}",
             ]
         )
+
+
+def _has_batch_norm(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -378,6 +402,6 @@ def _precision(wanted: str, device: torch.device) -> str:
         return wanted
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return "bf16"
-    if device.type == "cpu" and cpu_has_fast_bf16():
+    if device.type == "cpu" and machine.cpu_has_fast_bf16():
         return "bf16"
     return "float32"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from srcourse.training.checkpoints import write_text
+from srcourse.files import write_text
 
 
 class History:
@@ -30,10 +30,10 @@ class History:
             return
         path, found = self.folder / "history.jsonl", []
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, RecursionError):
                     found.append(json.loads(line))
-        self.rows = [row for row in found if row["step"] <= step]
+        self.rows = [row for row in found if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         with contextlib.suppress(ImportError):  # TensorBoard is optional: the file has the same numbers
             from torch.utils.tensorboard import SummaryWriter

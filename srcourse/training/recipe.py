@@ -4,7 +4,7 @@ import math
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
@@ -14,7 +14,7 @@ from srcourse import degradation, models
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelPart(BaseModel):
@@ -50,7 +50,7 @@ class OptimizerPart(_Part):
     """Adam, which all five papers use."""
 
     learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(None, gt=0)  # largest norm of the gradient
 
 
@@ -66,7 +66,7 @@ class SchedulePart(_Part):
 class Recipe(_Part):
     """Everything that a training run depends on. `load_recipe` makes one from a file and overrides."""
 
-    name: str = "custom"
+    name: str = Field("custom", pattern=r"^\w[\w.-]*$")  # also the run's folder
     title: str = ""
     method: Literal["pixelwise"] = "pixelwise"
     scale: int = Field(4, ge=2, le=8)
@@ -94,6 +94,8 @@ class Recipe(_Part):
             raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {self.scale}")
         if self.data.batch % self.data.crops_per_image:
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
+        if "scale" in self.model.options:
+            raise ValueError("the scale stands at the top of a recipe, not in its model")
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
             models.create(self.model.name, scale=self.scale, **self.model.options)
         self.degradation()
@@ -152,7 +154,7 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
         raise FileNotFoundError(f"there is no recipe {str(name)!r}: expected one of {', '.join(recipes())}, or a .yaml file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no recipe: expected keys and values such as 'model:' and 'steps:'")
@@ -161,6 +163,8 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
         _merge(values, {key: value})
     for text in overrides or []:
         key, separator, value = text.partition("=")
+        if key.strip() in fields:
+            raise ValueError(f"{key.strip()} is given twice: as --{key.strip()} and as --set {text}")
         if not separator or not key.strip():
             raise ValueError(f"cannot read the override {text!r}: expected key=value, such as model.blocks=4")
         try:

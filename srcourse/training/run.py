@@ -28,7 +28,7 @@ class Run:
     model : the generator in ``eval`` mode on the CPU; the best by validation where checkpoints were written
     history : one dict per logged step: "step", the losses, "psnr" in dB where validated, "seconds"
     recipe, out, step : what was run, where it lies, how far it came
-    interrupted : whether it was stopped before its end, and can be resumed
+    interrupted : whether Ctrl-C or SIGTERM stopped it before its end; it can be resumed
     """
 
     model: nn.Module
@@ -85,7 +85,7 @@ def train(
     if validation is not None:
         held_out = _photos(validation)
     else:
-        count = math.ceil(recipe.data.hold_out * len(chosen)) if len(chosen) > 1 else 0
+        count = min(math.ceil(recipe.data.hold_out * len(chosen)), len(chosen) - 1)
         chosen, held_out = chosen[: len(chosen) - count], chosen[len(chosen) - count :]
     folder = Path(out) if out is not None else None
     engine = Engine(recipe, chosen, held_out, out=folder, resume=resume, progress=progress)
@@ -96,9 +96,13 @@ def train(
             models.save(model, folder / "model.safetensors", card=_card(engine))
     finally:
         engine.release()
-    if engine.interrupted and engine.main:
-        where = f"; resume it in {folder}" if folder is not None else ""
-        print(f"stopped after step {engine.step} of {recipe.steps}{where}")
+    if progress and engine.main:
+        if engine.step > recipe.steps:
+            print(f"nothing to do: the run is at step {engine.step} already, beyond the {recipe.steps} asked for")
+        elif engine.step < recipe.steps:
+            why = "stopped early: no better for its patience" if not (engine.interrupted or engine.out_of_time) else "stopped"
+            go_on = f"; go on with --resume in {folder}" if folder is not None and why == "stopped" else ""
+            print(f"{why}, after step {engine.step} of {recipe.steps}{go_on}")
     return Run(model, engine.history.rows, recipe, folder, engine.step, engine.interrupted)
 
 
