@@ -1,0 +1,239 @@
+"""Checks of lesson 03: SRCNN and SRResNet, residual blocks, pixel shuffle, receptive fields, early stopping."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, one_of, require, same_function, show
+from srcourse.models.srresnet import ResidualBlock
+
+# --- predictions ------------------------------------------------------------------------------------------------
+
+_FIRST_SECONDS = {
+    "a": "SRCNN must learn even to pass its own input through, and starts far below it; a few seconds are not enough.",
+    "b": "Without the bicubic image to add to, the network begins near black and has to learn the whole image.",
+    "d": "SRCNN is given the bicubic image, but does not add to it: its random layers must learn to reproduce it first.",
+}
+
+_NORM = {
+    "a": "Were both trained with the same 30 steps and `bicubic_skip=True`? Compare the means of the three photos.",
+    "b": "Look at the second decimal of both means: is their difference above 0.05 dB?",
+}
+
+# --- 03.2: the residual block -------------------------------------------------------------------------------------
+
+
+def _block(skip: str = "before", activation: str = "one slope", norm: bool = True, padding: int = 1) -> type[nn.Module]:
+    """The published block, or one with a fault."""
+
+    class Block(nn.Module):
+        def __init__(self, channels: int):
+            super().__init__()
+            bend = {"one slope": nn.PReLU(), "slope per channel": nn.PReLU(channels), "relu": nn.ReLU()}[activation]
+            normalise = nn.BatchNorm2d if norm else lambda _: nn.Identity()
+            conv1 = nn.Conv2d(channels, channels, 3, padding=padding)
+            conv2 = nn.Conv2d(channels, channels, 3, padding=padding)
+            self.body = nn.Sequential(conv1, normalise(channels), bend, conv2, normalise(channels))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if skip == "none":
+                return self.body(x)
+            return self.body[2](x + self.body(x)) if skip == "activated" else x + self.body(x)
+
+    return Block
+
+
+_PADDING = "A 3×3 convolution keeps the size with padding=1."
+_BLOCKS = (
+    Mistake(_block(skip="none"), "The input is not added: return x + body(x)."),
+    Mistake(_block(skip="activated"), "Nothing comes after the sum: an activation there would bend the straight way back."),
+    Mistake(_block(activation="relu"), "Use nn.PReLU() between the convolutions: its slope for negative inputs is learned."),
+    Mistake(_block(activation="slope per channel"), "One slope for all channels: nn.PReLU() without an argument."),
+    Mistake(_block(norm=False), "A BatchNorm2d belongs after each of the two convolutions."),
+    Mistake(_block(padding=0), _PADDING),
+)
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """Convolutions, norms and PReLUs, each kind in the order of registration."""
+    return [m for kind in (nn.Conv2d, nn.BatchNorm2d, nn.PReLU) for m in module.modules() if isinstance(m, kind)]
+
+
+def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for part in _parts(module) for t in part.state_dict().values()]
+
+
+def _copy(source: nn.Module, target: nn.Module) -> nn.Module:
+    for mine, other in zip(_parts(source), _parts(target), strict=True):
+        other.load_state_dict(mine.state_dict())
+    return target
+
+
+def _check_block(answer: Any) -> None:
+    is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
+    require(is_class, f"expected a class of modules, got {show(answer)}", "Pass the class itself, without calling it.")
+    random = torch.Generator().manual_seed(0)
+    for channels, size in ((2, (1, 6, 6)), (6, (3, 5, 8))):
+        torch.manual_seed(channels)
+        block = call(answer, channels)
+        reference = ResidualBlock(channels, norm=True)
+        if _shapes(block) != _shapes(reference):
+            hint = next(
+                (m.hint for m in _BLOCKS if _shapes(m.answer(channels)) == _shapes(block)),
+                "Two Conv2d with bias, two BatchNorm2d, one PReLU.",
+            )
+            got, expected = show(_shapes(block)), show(_shapes(reference))
+            raise Wrong(f"with channels={channels}: the weights have shapes {got}, expected {expected}", hint)
+        for part in _parts(block):  # weights that no start would give: a swapped or missing layer shows
+            for parameter in part.parameters():
+                parameter.data = torch.randn(parameter.shape, generator=random) * 0.3 + 0.2
+        _copy(block, reference)
+        twins = [(m, _copy(block, m.answer(channels))) for m in _BLOCKS if _shapes(m.answer(channels)) == _shapes(block)]
+        x = torch.randn(size[0], channels, *size[1:], generator=random)
+        for mode in (True, False):  # batch statistics, then the running ones
+            for module in (block, reference, *(twin for _, twin in twins)):
+                module.train(mode)
+            with torch.no_grad():
+                got, expected = _call(block, x), reference(x)
+                if not close(got, expected, 1e-4):
+                    hint = next((m.hint for m, twin in twins if m.hint != _PADDING and close(got, twin(x), 1e-4)), "")
+                    raise Wrong(f"with {show(x)}, train={mode}: got {show(got)}, expected {show(expected)}", hint)
+
+
+def _call(block: nn.Module, x: torch.Tensor) -> Any:
+    try:
+        return call(block, x)
+    except Wrong as wrong:
+        unpadded = any(m.padding == (0, 0) for m in block.modules() if isinstance(m, nn.Conv2d))
+        raise Wrong(str(wrong), _PADDING if unpadded else wrong.hint) from None
+
+
+# --- 03.3: pixel unshuffle ----------------------------------------------------------------------------------------
+
+
+def _images() -> list[tuple]:
+    random = torch.Generator().manual_seed(3)
+    cases: list[tuple] = [(torch.arange(8.0).reshape(1, 1, 2, 4), 2)]
+    return cases + [(torch.rand(shape, generator=random), r) for shape, r in (((1, 2, 4, 6), 2), ((2, 3, 6, 9), 3), ((1, 5, 8, 4), 4))]
+
+
+def _rearranged(x: torch.Tensor, r: int, order: tuple[int, ...]) -> torch.Tensor:
+    n, c, h, w = x.shape
+    return x.reshape(n, c, h // r, r, w // r, r).permute(order).reshape(n, c * r**2, h // r, w // r)
+
+
+_UNSHUFFLES = (
+    Mistake(
+        lambda x, r: _rearranged(x, r, (0, 1, 5, 3, 2, 4)),
+        "Rows and columns inside the block are swapped: in channel c·r² + i·r + j, i is the row.",
+    ),
+    Mistake(
+        lambda x, r: _rearranged(x, r, (0, 3, 5, 1, 2, 4)),
+        "The r² phases of one channel belong together: c varies slowest in c·r² + i·r + j.",
+    ),
+    Mistake(
+        lambda x, r: x.reshape(x.shape[0], -1, x.shape[2] // r, x.shape[3] // r),
+        "A reshape alone cuts rows into pieces; the pixels of a block must be collected.",
+    ),
+)
+
+# --- 03.4 and 03.5 ------------------------------------------------------------------------------------------------
+
+
+def receptive_field(layers: list[tuple[int, int]]) -> float:
+    """Side in LR pixels of what one output pixel sees."""
+    return 1 + sum((kernel - 1) / r for kernel, r in layers)
+
+
+_FIELDS = (
+    Mistake(
+        lambda layers: sum(k / r for k, r in layers), "A kernel of k adds k - 1 pixels: its middle one is counted already. Begin with 1."
+    ),
+    Mistake(lambda layers: sum((k - 1) / r for k, r in layers), "Begin with 1: without any convolution an output pixel sees one pixel."),
+    Mistake(lambda layers: 1 + sum(k - 1 for k, _ in layers), "On a grid r times finer, k - 1 pixels are only (k - 1)/r LR pixels."),
+    Mistake(lambda layers: 1 + sum((k - 1) * r for k, r in layers), "A finer grid has smaller pixels: divide by r."),
+)
+
+
+def _networks() -> list[tuple]:
+    srresnet = [(9, 1)] + [(3, 1)] * 34 + [(3, 2), (9, 4)]
+    return [([(3, 1)],), ([(3, 1), (3, 1)],), ([(9, 1), (1, 1), (5, 1)],), ([(5, 1), (3, 2), (9, 4)],), (srresnet,)]
+
+
+def early_stopping(psnrs: list[float], patience: int) -> tuple[int, int]:
+    """(best, last): the validation whose weights are kept, and the last that is made."""
+    return _stop(psnrs, patience)
+
+
+def _stop(
+    psnrs: list[float], patience: int, ties: bool = False, late: int = 0, in_a_row: bool = True, peek: bool = False
+) -> tuple[int, int]:
+    best, waited = 0, 0
+    for index, psnr in enumerate(psnrs):
+        if index and (psnr > psnrs[best] or (ties and psnr == psnrs[best])):
+            best, waited = index, waited * (not in_a_row)
+        else:
+            waited += index > 0
+        if waited >= patience + late:
+            return (max(range(len(psnrs)), key=psnrs.__getitem__) if peek else best), index
+    return best, len(psnrs) - 1
+
+
+_STOPS = (
+    Mistake(lambda p, n: _stop(p, n, ties=True), "A value that only equals the best is no new best: compare with >."),
+    Mistake(lambda p, n: _stop(p, n, late=1), "One validation too long: stop as soon as `patience` of them brought no new best."),
+    Mistake(lambda p, n: _stop(p, n, in_a_row=False), "The waiting starts again from zero with each new best."),
+    Mistake(lambda p, n: _stop(p, n, peek=True), "The best among the validations made: those after the stop never happen."),
+    Mistake(lambda p, n: _stop(p, n)[::-1], "The order is (best, last)."),
+)
+
+
+def _curves() -> list[tuple]:
+    random = torch.Generator().manual_seed(5)
+    cases: list[tuple] = [([20.0], 3), ([20.0, 21.0, 22.0], 2), ([20.0, 21.0, 20.5, 20.0, 20.0], 2), ([20.0, 21.0, 21.0, 20.0], 2)]
+    cases += [([21.0, 20.0, 22.0, 21.0, 23.0, 24.0], 2), ([26.0, 27.1, 27.6, 27.5, 27.8, 27.7, 27.8, 27.6, 27.9], 3)]
+    for n, patience in ((12, 2), (40, 4), (60, 10)):
+        curve = 28 - 3 * torch.exp(-torch.arange(n) / 5) + 0.2 * torch.randn(n, generator=random)
+        cases.append(([round(value, 2) for value in curve.tolist()], patience))
+    return cases
+
+
+EXERCISES = [
+    Exercise(
+        id="03.1",
+        title="In the first seconds, learning a correction to bicubic wins.",
+        check=one_of("c", _FIRST_SECONDS),
+        mistakes=tuple(Mistake(answer, hint) for answer, hint in _FIRST_SECONDS.items()),
+    ),
+    Exercise(id="03.2", title="You have SRResNet's residual block.", check=_check_block, mistakes=_BLOCKS, points=2),
+    Exercise(
+        id="03.3",
+        title="You have pixel unshuffle, the inverse of the network's last step.",
+        check=same_function(F.pixel_unshuffle, _images, _UNSHUFFLES),
+        mistakes=_UNSHUFFLES,
+        points=2,
+    ),
+    Exercise(
+        id="03.4",
+        title="You can tell how far any chain of convolutions sees.",
+        check=same_function(receptive_field, _networks, _FIELDS),
+        mistakes=_FIELDS,
+        points=2,
+    ),
+    Exercise(
+        id="03.5",
+        title="You have early stopping, as the training engine does it.",
+        check=same_function(early_stopping, _curves, _STOPS),
+        mistakes=_STOPS,
+        points=2,
+    ),
+    Exercise(
+        id="03.6",
+        title="You measured what EDSR found: without BN the network learns better.",
+        check=one_of("c", _NORM),
+        mistakes=tuple(Mistake(answer, hint) for answer, hint in _NORM.items()),
+        points=3,
+    ),
+]
