@@ -85,6 +85,17 @@ def test_gradients_reach_every_parameter(upsample, scale):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_transposed_convolutions_overlap_evenly(scale):
+    """Equal weights on a constant image leave no grid inside: the kernel is a multiple of its stride."""
+    for layer in sr.models.create("srresnet", scale=scale, upsample="deconv", blocks=1, channels=1).tail:
+        if isinstance(layer, nn.ConvTranspose2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            inside = layer(torch.ones(1, 1, 9, 9))[..., 6:-6, 6:-6]
+            assert inside.std() == 0 and inside.mean() == 4
+
+
 def test_options_do_what_they_say():
     plain = sr.models.create("srresnet", norm=False, blocks=2)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
