@@ -301,3 +301,8 @@ def test_environment_lists_what_is_needed():
     assert not environment.ok and str(environment).splitlines()[-1].startswith("FAIL")
     assert inspect.signature(sr.budget).parameters.keys() == {"cpu", "gpu"}
     assert json.dumps(sr.budget(cpu=3, gpu=5)) in ("3", "5")
+
+
+def test_whatever_the_tests_start_is_offline():
+    script = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"  # an address that belongs to nobody
+    assert "the tests work offline" in subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr

@@ -28,6 +28,7 @@ from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.history import History
 from srcourse.training.interrupt import StopRequest
+from srcourse.training.plan import has_batch_norm, plan
 from srcourse.training.recipe import Recipe
 
 _VALIDATION_TILE = 512  # LR pixels: large photos are validated in pieces
@@ -130,7 +131,7 @@ class Engine:
             module = models.create(model, **options)
         if name == "generator" and self.recipe.start:
             module.load_state_dict(matching_state(module, self.recipe.start))
-        if _has_batch_norm(module) and self.world > 1 and self.device.type == "cuda":
+        if has_batch_norm(module) and self.world > 1 and self.device.type == "cuda":
             plain = module
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
             module.name, module.options = plain.name, plain.options
@@ -298,7 +299,7 @@ class Engine:
             write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
         self.accelerator.wait_for_everyone()
         if self.progress:
-            print(self.plan())
+            print(plan(self))
 
     def _restore(self, step: int) -> None:
         state = self.checkpoints.state(step)
@@ -362,38 +363,6 @@ class Engine:
             if {path.name for path in self.out.iterdir()} <= {".lock"}:
                 (self.out / ".lock").unlink(missing_ok=True)
                 self.out.rmdir()
-
-    def plan(self) -> str:
-        """What is about to happen, in a few lines."""
-        recipe, data = self.recipe, self.recipe.data
-        network = self.networks["generator"]
-        schedule = {
-            "constant": "",
-            "step": f", ×{recipe.schedule.factor:g} every {recipe.schedule.every:,}",
-            "cosine": ", down a cosine",
-        }[recipe.schedule.kind]
-        place = f"{self.device.type}, {self.precision}, {self.world} process{'es' * (self.world > 1)}"
-        if self.device.type == "cpu":
-            place += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-            if self.world > 1 and _has_batch_norm(network):
-                place += "; batch statistics of each process alone (SyncBatchNorm exists for GPUs only)"
-        done = f" ({self.step:,} done)" if self.step else ""
-        limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
-        held_out = f"{len(self.validation)} for validation"
-        patches = f"{data.batch} patches of {data.patch}×{data.patch}"
-        return "\n".join(
-            [
-                f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
-                f"  data     {len(self.bank)} photos, {self.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
-                f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
-                f"  machine  {place}",
-                f"  results  {self.out or 'in memory only'}",
-            ]
-        )
-
-
-def _has_batch_norm(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
 
 
 def _precision(wanted: str, device: torch.device) -> str:

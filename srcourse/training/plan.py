@@ -1,0 +1,45 @@
+"""What a run is about to do, told before it begins."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from srcourse import models
+
+if TYPE_CHECKING:
+    from srcourse.training.engine import Engine
+
+
+def plan(engine: "Engine") -> str:
+    """Network, data, steps, machine and folder of a run, in five lines."""
+    recipe, data = engine.recipe, engine.recipe.data
+    network = engine.networks["generator"]
+    schedule = {
+        "constant": "",
+        "step": f", ×{recipe.schedule.factor:g} every {recipe.schedule.every:,}",
+        "cosine": ", down a cosine",
+    }[recipe.schedule.kind]
+    place = f"{engine.device.type}, {engine.precision}, {engine.world} process{'es' * (engine.world > 1)}"
+    if engine.device.type == "cpu":
+        place += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+        if engine.world > 1 and has_batch_norm(network):
+            place += "; batch statistics of each process alone (SyncBatchNorm exists for GPUs only)"
+    done = f" ({engine.step:,} done)" if engine.step else ""
+    limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
+    held_out = f"{len(engine.validation)} for validation"
+    patches = f"{data.batch} patches of {data.patch}×{data.patch}"
+    return "\n".join(
+        [
+            f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
+            f"  data     {len(engine.bank)} photos, {engine.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
+            f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
+            f"  machine  {place}",
+            f"  results  {engine.out or 'in memory only'}",
+        ]
+    )
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any layer of a network keeps batch statistics."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
