@@ -214,6 +214,7 @@ def picture_command() -> None:
         {**{name: upscale(model, pair.lr) for name, model in methods.items()}, "original": pair.hr},
         zoom=(60, 180, 110, 110),
         reference="original",
+        border=4,
         title="Four times larger: from 128×128 to 512×512 pixels",
         describe="A face enlarged four times: blocks, a blur, then clear eyes and mouth from a network of 98,005 parameters.",
     )

@@ -73,6 +73,7 @@ def compare(
     *,
     zoom: tuple[int, int, int, int] | None = None,
     reference: str | None = None,
+    border: int = 0,
     title: str = "",
     describe: str | None = None,
 ) -> Picture:
@@ -87,6 +88,8 @@ def compare(
         Without it, every image whole.
     reference : str, optional
         The name of the original: the others' PSNR against it stands over them.
+    border : int
+        Pixels that the PSNR leaves out at each side, as in `metrics.psnr`.
     title, describe : str
         The heading; the sentence under the figure.
     """
@@ -96,7 +99,7 @@ def compare(
     height, width = max(a.shape[:2] for a in arrays.values())
     whole = reference or max(arrays, key=lambda name: arrays[name].shape[0])
     describe = describe or f"Side by side: {', '.join(arrays)}."
-    labels = {name: _label(name, pictures, reference) for name in arrays}
+    labels = {name: _label(name, pictures, reference, border) for name in arrays}
 
     if zoom is None:
         columns = min(len(arrays), 4)
@@ -131,10 +134,10 @@ def compare(
     return Picture(figure, describe, photo=True)
 
 
-def _label(name: str, pictures: Mapping[str, torch.Tensor], reference: str | None) -> str:
+def _label(name: str, pictures: Mapping[str, torch.Tensor], reference: str | None, border: int) -> str:
     if reference is None or name == reference or pictures[name].shape != pictures[reference].shape:
         return name
-    return f"{name}\n{metrics.psnr(pictures[name], pictures[reference]):.2f} dB"
+    return f"{name}\n{metrics.psnr(pictures[name], pictures[reference], border=border):.2f} dB"
 
 
 def _cut(array: np.ndarray, zoom: tuple[int, int, int, int], height: int) -> np.ndarray:

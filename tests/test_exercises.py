@@ -142,7 +142,8 @@ def test_grade_runs_a_copy_and_prints_table_and_json(command, tmp_path):
     report = json.loads(process.stdout.splitlines()[-1])
     assert {e["exercise"]: e["result"] for e in report["exercises"]} == {"00.1": "PASS", "00.2": "MISSING", "00.3": "FAIL", "00.4": "PASS"}
     assert (report["points"], report["of"]) == (3, 6) and report["problem"] is None
-    assert "00.3      FAIL" in process.stdout
+    assert "00.3      FAIL" in process.stdout and "the mean gain" in process.stdout
+    assert not any(ALL[e["exercise"]].title in process.stdout for e in report["exercises"])  # a title gives its answer away
 
 
 def tiny_notebook(path, *sources):

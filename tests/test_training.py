@@ -298,10 +298,10 @@ def test_killed_at_ten_random_moments_ends_bit_identical(process, photo_folder, 
 
 
 def test_two_processes_follow_one(process, photo_folder, tmp_path):
-    assert process(*words(tmp_path / "one", photo_folder, 10, "device=cpu", "precision=float32")).returncode == 0
+    assert process(*words(tmp_path / "one", photo_folder, 10, "precision=float32")).returncode == 0
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
     two = subprocess.run(
-        [*run, *words(tmp_path / "two", photo_folder, 10, "device=cpu", "precision=float32")], capture_output=True, text=True, timeout=180
+        [*run, *words(tmp_path / "two", photo_folder, 10, "precision=float32")], capture_output=True, text=True, timeout=180
     )
     assert two.returncode == 0, two.stderr
     assert "2 processes" in two.stdout

@@ -99,9 +99,10 @@ def one_of(right: str, others: dict[str, str]) -> Callable[[Any], None]:
 
     def check_choice(answer: Any) -> None:
         choices = sorted([right, *others])
-        require(isinstance(answer, str) and answer.strip() in choices, f"{show(answer)} is none of {', '.join(map(repr, choices))}")
-        if answer.strip() != right:
-            raise Wrong(f"{answer!r} is not what happens", others[answer.strip()])
+        given = answer.strip().lower() if isinstance(answer, str) else None
+        require(given in choices, f"{show(answer)} is none of {', '.join(map(repr, choices))}")
+        if given != right:
+            raise Wrong(f"{answer!r} is not what happens", others[given])
 
     return check_choice
 

@@ -64,7 +64,7 @@ EXERCISES = [
                 "coffee": "Close, but not the most. Run the next two cells and look at the gains.",
             },
         ),
-        (Mistake("chelsea", "fur"), Mistake("coffee", "wood"), Mistake("Astronaut", "spelling")),
+        (Mistake("chelsea", "fur"), Mistake("coffee", "wood")),
     ),
     Exercise(
         "00.3",
@@ -81,7 +81,7 @@ EXERCISES = [
             *_GAIN_MISTAKES,
             Mistake(
                 lambda m, b: sum(x - y for x, y in zip(list(m.values())[:2], list(b.values())[:2], strict=True)) / 2,
-                "Pair them by name, and take all of them.",
+                "Take all the photos, not only the first two.",
             ),
         ),
         points=2,

@@ -151,7 +151,7 @@ EXERCISES = [
     ),
     Exercise(
         id="01.3",
-        title="Only a mean over whole periods turns stripes that are too fine into grey.",
+        title="Only a mean over many periods, with smooth weights, turns stripes that are too fine into grey.",
         check=one_of(
             "c",
             {

@@ -72,7 +72,8 @@ class Engine:
         if recipe.device in ("cuda", "mps") and machine.device().type != recipe.device:
             raise ValueError(f"device is {recipe.device!r}, and there is none here: expected 'auto' or 'cpu'")
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-        self.accelerator = Accelerator(cpu=recipe.device == "cpu")
+        # without a GPU, accelerate must be told so: else several processes on CPUs would each believe to be alone
+        self.accelerator = Accelerator(cpu="cpu" in (recipe.device, machine.device().type))
         self.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
