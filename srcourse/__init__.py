@@ -20,6 +20,7 @@ _SUBMODULES = (
     "evaluation",
     "exercises",
     "images",
+    "losses",
     "metrics",
     "models",
     "plots",

@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from srcourse import images, metrics
+from srcourse.metrics import radial_spectrum
 
 # Okabe and Ito's colours: told apart with any kind of colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -208,32 +209,41 @@ def curves(
     title: str = "Training",
     describe: str | None = None,
 ) -> Picture:
-    """A training's curves: its losses over the steps on the left, validation PSNR on the right.
+    """A training's curves over its steps: losses, a discriminator's accuracy, validation PSNR, each where there is one.
 
     Parameters
     ----------
     history : list of dicts, such as ``run.history``
-        Each with "step" and any of the losses (names that begin or end with "loss") and "psnr".
+        Each with "step" and any of the losses ("loss" in their names), shares judged rightly ("accuracy" in theirs) and "psnr".
     baseline : mapping of name to PSNR in dB, optional
         Drawn as dashed lines, for instance ``{"bicubic": 28.4}``.
     """
     rows = list(history)
     if not rows:
         raise ValueError("the history is empty: train at least one step first")
-    losses = sorted({key for row in rows for key in row if "loss" in key})
+    losses, accuracies = (sorted({key for row in rows for key in row if kind in key}) for kind in ("loss", "accuracy"))
     validated = [(row["step"], row["psnr"]) for row in rows if "psnr" in row]
-    figure, axes = plt.subplots(1, 2 if validated else 1, figsize=(10 if validated else 5.5, 3.4), squeeze=False, layout="constrained")
-    for i, key in enumerate(losses):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        axes[0, 0].plot(*zip(*points, strict=True), label=key, color=COLOURS[i % len(COLOURS)])
-    axes[0, 0].set(title="loss", xlabel="step", ylabel="loss (mean over the batch)", yscale="log")
-    axes[0, 0].legend(fontsize=9)
+    panels = 1 + bool(accuracies) + bool(validated)
+    figure, axes = plt.subplots(1, panels, figsize=(0.5 + 4.6 * panels, 3.4), squeeze=False, layout="constrained")
+
+    def draw(axis, keys: Sequence[str], **labels) -> None:
+        for i, key in enumerate(keys):
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), color=COLOURS[i % len(COLOURS)])
+        axis.set(xlabel="step", **labels)
+        axis.legend(fontsize=9)
+
+    draw(axes[0, 0], losses, title="loss", ylabel="loss (mean over the batch)", yscale="log")
+    if accuracies:
+        draw(axes[0, 1], accuracies, title="the discriminator", ylabel="share judged rightly", ylim=(-0.03, 1.03))
+        axes[0, 1].axhline(0.5, linestyle=":", color="#888888", linewidth=1)
     if validated:
-        axes[0, 1].plot(*zip(*validated, strict=True), marker="o", markersize=4, color=COLOURS[0], label="validation")
+        axis = axes[0, -1]
+        axis.plot(*zip(*validated, strict=True), marker="o", markersize=4, color=COLOURS[0], label="validation")
         for i, (name, value) in enumerate((baseline or {}).items(), start=1):
-            axes[0, 1].axhline(value, linestyle="--", color=COLOURS[i], label=name)
-        axes[0, 1].set(title="validation", xlabel="step", ylabel="PSNR (dB)")
-        axes[0, 1].legend(fontsize=9)
+            axis.axhline(value, linestyle="--", color=COLOURS[i], label=name)
+        axis.set(title="validation", xlabel="step", ylabel="PSNR (dB)")
+        axis.legend(fontsize=9)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.suptitle(title)
@@ -244,34 +254,6 @@ def curves(
 
 
 # --- spectra ----------------------------------------------------------------------------------------------------
-
-
-def radial_spectrum(image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The luma power of an image by spatial frequency, averaged over directions.
-
-    Parameters
-    ----------
-    image : (3, H, W) or (1, H, W) tensor in [0, 1]
-        A Hann window is laid over it, so that its edges do not count as detail.
-
-    Returns
-    -------
-    frequency, power : arrays
-        Frequency as a fraction of the Nyquist frequency, in (0, 1]; power in the square of [0, 1] units.
-    """
-    luma = images.rgb_to_y(image)[0] if image.shape[0] == 3 else image[0]
-    luma = luma.detach().cpu().double()
-    height, width = luma.shape
-    window = torch.hann_window(height, dtype=torch.float64)[:, None] * torch.hann_window(width, dtype=torch.float64)
-    power = torch.fft.fft2((luma - luma.mean()) * window, norm="ortho").abs().square() / window.square().mean()
-    fy, fx = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.fftfreq(width, dtype=torch.float64)
-    radius = 2 * torch.hypot(fy[:, None], fx[None, :])  # 1 = Nyquist along an axis
-    bins = min(height, width) // 2
-    index = (radius * bins).long()
-    inside = (index >= 1) & (index < bins + 1)
-    counts = torch.bincount(index[inside], minlength=bins + 1)
-    sums = torch.bincount(index[inside], weights=power[inside], minlength=bins + 1)
-    return (np.arange(1, bins + 1) / bins), (sums / counts.clamp(min=1)).numpy()[1:]
 
 
 def spectrum(pictures: Mapping[str, torch.Tensor], *, title: str = "Power by spatial frequency", describe: str | None = None) -> Picture:

@@ -29,8 +29,9 @@ class PatchBank:
         Side of the HR patches, a multiple of `scale`.
     degrade : callable, optional
         (image, index) → LR; by default MATLAB's bicubic.
-    flip, turn : float
-        Probability of a horizontal and, independently, of a vertical flip; and of a turn by 90° either way.
+    flip, turn, half_turn : float
+        Probability of a horizontal and, independently, of a vertical flip; of a turn by 90° either way; and, independently,
+        of one by 180°. ``flip=0, turn=0.5, half_turn=0.5`` are the four rotations alike (P000).
     crops_per_image : int
         How many patches of a batch come from the same photo (P000: 16).
     seed : int
@@ -57,6 +58,7 @@ class PatchBank:
         degrade: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
         flip: float = 0.5,
         turn: float = 0.5,
+        half_turn: float = 0.0,
         crops_per_image: int = 1,
         seed: int = 0,
         device: str | torch.device = "cpu",
@@ -70,7 +72,7 @@ class PatchBank:
         if len(photos) == 0:
             raise ValueError("there are no photos to cut patches from: expected at least one")
         self.scale, self.patch, self.seed = scale, patch, seed
-        self.flip, self.turn, self.crops_per_image = flip, turn, crops_per_image
+        self.flip, self.turn, self.half_turn, self.crops_per_image = flip, turn, half_turn, crops_per_image
         self.device = torch.device(device)
         degrade = degrade or degradation.create("bicubic", scale)
         limit = {"auto": (available_memory() or 2**40) / 4, "memory": float("inf"), "disk": 0}[storage]
@@ -125,8 +127,9 @@ class PatchBank:
         top = (u[1] * (self._heights[photo] - side + 1)).long()
         left = (u[2] * (self._widths[photo] - side + 1)).long()
         turn = u[5] < self.turn
-        clockwise = u[5] < self.turn / 2
-        # Clockwise is counter-clockwise and half a turn, which is both flips; and counter-clockwise, out[r, c] =
+        half = torch.rand(size, generator=random, dtype=torch.float64) < self.half_turn
+        half ^= u[5] < self.turn / 2  # clockwise: counter-clockwise and half a turn
+        # Half a turn is both flips; and counter-clockwise, out[r, c] =
         # in[c, last - r], is a transposition and a left-right flip. So three yes-or-no say it all:
         return {
             "start": self._starts[photo],
@@ -134,8 +137,8 @@ class PatchBank:
             "top": top,
             "left": left,
             "transposed": turn,
-            "mirrored": (u[3] < self.flip) ^ turn ^ clockwise,  # left-right
-            "upside_down": (u[4] < self.flip) ^ clockwise,
+            "mirrored": (u[3] < self.flip) ^ turn ^ half,  # left-right
+            "upside_down": (u[4] < self.flip) ^ half,
         }
 
     def _gather(self, table: torch.Tensor, where: dict[str, torch.Tensor], factor: int) -> torch.Tensor:

@@ -4,23 +4,40 @@ import inspect
 
 from torch import nn
 
+from srcourse.models.discriminators import PatchDiscriminator, SRGANDiscriminator
 from srcourse.models.interpolation import Interpolation
+from srcourse.models.msfm import MSFM
+from srcourse.models.recursive import RecursiveCascade
 from srcourse.models.srcnn import FSRCNN, SRCNN
 from srcourse.models.srresnet import SRResNet, srresnet_small
 
-BUILDERS = {
+GENERATORS = {
     "nearest": lambda scale=4: Interpolation(scale, "nearest"),
     "bicubic": lambda scale=4: Interpolation(scale, "bicubic"),
     "srcnn": SRCNN,
     "fsrcnn": FSRCNN,
     "srresnet": SRResNet,
     "srresnet_small": srresnet_small,
+    "msfm": MSFM,
+    "recursive_cascade": RecursiveCascade,
 }
+DISCRIMINATORS = {
+    "srgan_discriminator": SRGANDiscriminator,
+    "patch_discriminator": PatchDiscriminator,
+}
+BUILDERS = {**GENERATORS, **DISCRIMINATORS}
 
 
 def available() -> list[str]:
-    """The names that `create` knows."""
+    """The names that `create` knows: networks that upscale, then discriminators."""
     return list(BUILDERS)
+
+
+def options_of(name: str) -> list[str]:
+    """The options of a network, for instance ["scale", "channels", …]; ``ValueError`` for an unknown name."""
+    if name not in BUILDERS:
+        raise ValueError(f"there is no model {name!r}: expected one of {', '.join(BUILDERS)}")
+    return list(inspect.signature(BUILDERS[name]).parameters)
 
 
 def create(name: str, **options) -> nn.Module:
@@ -36,16 +53,14 @@ def create(name: str, **options) -> nn.Module:
     Returns
     -------
     nn.Module
-        It remembers its ``name``, ``options`` and ``scale``, which `save` writes beside the weights.
+        It remembers its ``name`` and ``options``, which `save` writes beside the weights.
 
     Raises
     ------
     ValueError
         For an unknown name or option, or a value that the network refuses.
     """
-    if name not in BUILDERS:
-        raise ValueError(f"there is no model {name!r}: expected one of {', '.join(BUILDERS)}")
-    accepted = inspect.signature(BUILDERS[name]).parameters
+    accepted = options_of(name)
     unknown = [key for key in options if key not in accepted]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}: expected one of {', '.join(accepted)}")

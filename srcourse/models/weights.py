@@ -56,7 +56,7 @@ def load(weights: str | os.PathLike, *, device: str | torch.device = "cpu") -> n
     Parameters
     ----------
     weights : str or path
-        A name from `shipped()`, such as "srresnet_small-x4", or the path of a .safetensors file.
+        A name from `shipped()`, such as "srresnet_small-x4", the path of a .safetensors file, or a training run's folder.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def load(weights: str | os.PathLike, *, device: str | torch.device = "cpu") -> n
     ValueError
         If the file is damaged, or its weights are not those of the network that it names.
     """
-    path = _resolve(weights)
+    path = resolve(weights)
     about = _about(path)
     model = create(about["name"], **about["options"])
     load_state(model, path)
@@ -96,7 +96,7 @@ def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, to
 
     ``ValueError`` if none fits.
     """
-    path = _resolve(weights)
+    path = resolve(weights)
     state = model.state_dict()
     taken = 0
     with _open(path) as file:
@@ -111,18 +111,22 @@ def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, to
 
 def card(weights: str | os.PathLike) -> dict:
     """The card of shipped weights or of a file: how they were trained, and their scores."""
-    return _about(_resolve(weights))["card"]
+    return _about(resolve(weights))["card"]
 
 
-def _resolve(weights: str | os.PathLike) -> Path:
+def resolve(weights: str | os.PathLike) -> Path:
+    """The file of shipped weights by name, of a path, or of a training run's folder; ``FileNotFoundError`` if there is none."""
     path = Path(weights)
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
     if path.is_file():
         return path
     named = _folder() / f"{weights}.safetensors"
     if named.is_file():
         return named
     raise FileNotFoundError(
-        f"there are no weights {str(weights)!r}: expected a .safetensors file or one of {', '.join(shipped()) or '(none shipped)'}"
+        f"there are no weights {str(weights)!r}: "
+        f"expected a .safetensors file, a run's folder, or one of {', '.join(shipped()) or '(none shipped)'}"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from filelock import FileLock, Timeout
 from torch import nn
@@ -73,7 +73,10 @@ class Engine:
             raise ValueError(f"device is {recipe.device!r}, and there is none here: expected 'auto' or 'cpu'")
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         # without a GPU, accelerate must be told so: else several processes on CPUs would each believe to be alone
-        self.accelerator = Accelerator(cpu="cpu" in (recipe.device, machine.device().type))
+        # buffers (BN's running statistics) are not sent around at each pass: a GAN's discriminator makes two before its update
+        self.accelerator = Accelerator(
+            cpu="cpu" in (recipe.device, machine.device().type), kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
+        )
         self.device = self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
@@ -83,6 +86,8 @@ class Engine:
             raise ValueError(f"data.batch is {recipe.data.batch}: expected a multiple of the {self.world} processes")
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._rates: dict[str, float] = {}  # each optimizer's learning rate, over the recipe's
+        self.warnings: list[str] = []
         self.averaged: AveragedModel | None = None
         self.history = History(self.accelerator, out)
         self.step, self.seconds, self.interrupted, self.out_of_time = 0, 0.0, False, False
@@ -113,6 +118,7 @@ class Engine:
             degrade=degrade,
             flip=data.flip,
             turn=data.turn,
+            half_turn=data.half_turn,
             crops_per_image=data.crops_per_image,
             seed=self.recipe.seed,
             device=self.device,
@@ -130,8 +136,9 @@ class Engine:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.recipe.seed, len(self.networks)))
             module = models.create(model, **options)
-        if name == "generator" and self.recipe.start:
-            module.load_state_dict(matching_state(module, self.recipe.start))
+        start = self.recipe.start_weights()
+        if name == "generator" and start and not (self.resume and self.out is not None and self.checkpoints.steps()):
+            module.load_state_dict(matching_state(module, start))
         if has_batch_norm(module) and self.world > 1 and self.device.type == "cuda":
             plain = module
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -143,14 +150,19 @@ class Engine:
         running = torch.compile(module) if self.recipe.compile else module
         return self.accelerator.prepare_model(running)
 
-    def optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
-        """Adam as the recipe has it, for all parameters of a network."""
+    def optimizer(self, name: str, network: nn.Module, *, learning_rate: float | None = None) -> torch.optim.Optimizer:
+        """Adam as the recipe has it, for all parameters of a network; the schedule scales `learning_rate` alike."""
         part = self.recipe.optimizer
         parameters = [p for p in network.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError(f"{self.recipe.model.name} has nothing to train: choose a network with parameters")
         self.optimizers[name] = torch.optim.Adam(parameters, lr=part.learning_rate, betas=part.betas)
+        self._rates[name] = 1.0 if learning_rate is None else learning_rate / part.learning_rate
         return self.optimizers[name]
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """A network that only judges, on the run's device: not trained, not saved."""
+        return module.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     # --- what a method's loop uses ----------------------------------------------------------------------------
 
@@ -168,6 +180,13 @@ class Engine:
         if self.device.type == "cpu":  # on a GPU this waits for the row that is written
             self._check_finite(newest_only=True)
 
+    def warn(self, message: str) -> None:
+        """Tell the user once that the run does not go as it should; it goes on."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            if self.progress:
+                tqdm.write(f"warning: {message}")
+
     def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
         """One step of gradient descent on `loss`."""
         optimizer.zero_grad(set_to_none=True)
@@ -184,9 +203,9 @@ class Engine:
         bar = tqdm(total=recipe.steps, initial=self.step, desc=f"{recipe.name} ×{recipe.scale}", disable=not self.progress)
         with self._stop, bar:
             while self.step < recipe.steps:
-                for optimizer in self.optimizers.values():
+                for name, optimizer in self.optimizers.items():
                     for group in optimizer.param_groups:
-                        group["lr"] = recipe.learning_rate(self.step)
+                        group["lr"] = recipe.learning_rate(self.step) * self._rates[name]
                 yield self.step
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.networks["generator"])
@@ -210,6 +229,7 @@ class Engine:
         if not (logging or validating or saving or last or stop):
             return False
         self._check_finite()
+        self._share_buffers()
         row = {"step": step, **self.history.means(), "learning_rate": recipe.learning_rate(step - 1), "seconds": round(self.seconds, 3)}
         exhausted = False
         if len(self.validation) and (validating or last):
@@ -243,6 +263,13 @@ class Engine:
         # float32 on the wire: MPS has no float64
         psnr_sum, count = self.accelerator.reduce(total.float().to(self.device), "sum").tolist() if self.world > 1 else total.tolist()
         return psnr_sum / count
+
+    def _share_buffers(self) -> None:
+        """Every process takes the main one's buffers: BN's running statistics differ where each keeps its own."""
+        if self.world > 1:
+            for network in self._saved_networks().values():
+                for buffer in network.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
 
     def _judge(self, psnr: float) -> tuple[bool, bool]:
         """(patience is exhausted, this is the best so far)"""
@@ -344,9 +371,12 @@ class Engine:
         self.accelerator.wait_for_everyone()
 
     def best_model(self) -> nn.Module:
-        """The generator (averaged, if the recipe says so), from the best checkpoint where there is one; on the CPU."""
+        """The generator (averaged, if the recipe says so) on the CPU: the best checkpoint's, or the last where the recipe keeps that."""
         network = self.networks["generator"]
-        if self.out is not None and self.best["step"] in self.checkpoints.steps():
+        if self.recipe.keep == "last":
+            psnr = next((row["psnr"] for row in reversed(self.history.rows) if "psnr" in row), None)
+            self.best = {"psnr": psnr, "step": self.step, "waited": 0}
+        elif self.out is not None and self.best["step"] in self.checkpoints.steps():
             if self.checkpoints.intact(self.best["step"]):
                 self.checkpoints.load(self.best["step"], self._saved_networks(), {})
             elif self.main:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plan(engine: "Engine") -> str:
-    """Network, data, steps, machine and folder of a run, in five lines."""
+    """Network, loss, data, steps, machine and folder of a run, a line each."""
     recipe, data = engine.recipe, engine.recipe.data
     network = engine.networks["generator"]
     schedule = {
@@ -29,15 +29,32 @@ def plan(engine: "Engine") -> str:
     limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
     held_out = f"{len(engine.validation)} for validation"
     patches = f"{data.batch} patches of {data.patch}×{data.patch}"
+    begins = f", from {recipe.start_weights()}" if recipe.start else ""
     return "\n".join(
         [
-            f"{recipe.name} ×{recipe.scale}: {recipe.method}, {recipe.loss} · {models.count_parameters(network):,} parameters",
+            f"{recipe.name} ×{recipe.scale}: {recipe.method} · {models.count_parameters(network):,} parameters{begins}",
+            f"  loss     {_loss(engine)}",
             f"  data     {len(engine.bank)} photos, {engine.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
             f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
             f"  machine  {place}",
             f"  results  {engine.out or 'in memory only'}",
         ]
     )
+
+
+def _loss(engine: "Engine") -> str:
+    recipe, weights = engine.recipe, engine.recipe.loss_weights
+    pixel = recipe.loss + " of every stage" * recipe.stages
+    if recipe.method != "adversarial":
+        return pixel
+    part = recipe.perceptual
+    terms = {
+        pixel: weights.pixel,
+        f"{part.network} {part.layer} ({part.weights} weights)": weights.perceptual,
+        f"adversarial ({recipe.adversarial})": weights.adversarial,
+    }
+    judge = f"{recipe.discriminator.name}, {models.count_parameters(engine.networks['discriminator']):,} parameters"
+    return " + ".join(f"{weight:g} · {name}" for name, weight in terms.items() if weight) + f"; against {judge}"
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -11,6 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from srcourse import degradation, models
+from srcourse.losses.perceptual import layer_names
+from srcourse.models.recursive import RecursiveCascade
+from srcourse.models.registry import DISCRIMINATORS, GENERATORS, options_of
 
 
 class _Part(BaseModel):
@@ -30,6 +33,28 @@ class ModelPart(BaseModel):
         return dict(self.model_extra or {})
 
 
+class DiscriminatorPart(ModelPart):
+    """The discriminator: its name, any of its options but the input's size, and a learning rate of its own."""
+
+    learning_rate: float | None = Field(None, gt=0)  # None: the generator's
+
+
+class LossWeightsPart(_Part):
+    """The λ of each term of the generator's loss (P001 equation 5, P000 equation 2); for images in [0, 1]."""
+
+    pixel: float = Field(1.0, ge=0)
+    perceptual: float = Field(0.0, ge=0)
+    adversarial: float = Field(0.0, ge=0)
+
+
+class PerceptualPart(_Part):
+    """The features of the perceptual loss, as in `losses.PerceptualLoss`."""
+
+    network: Literal["vgg16", "vgg19"] = "vgg19"
+    layer: str = "relu5_4"
+    weights: str = "imagenet"
+
+
 class DataPart(_Part):
     """Which patches the network sees; sizes in HR pixels."""
 
@@ -42,6 +67,7 @@ class DataPart(_Part):
     crops_per_image: int = Field(1, ge=1)
     flip: float = Field(0.5, ge=0, le=1)
     turn: float = Field(0.5, ge=0, le=1)
+    half_turn: float = Field(0.0, ge=0, le=1)
     hold_out: float = Field(0.05, ge=0, lt=1)  # share of the photos, the last by name, kept for validation
     storage: Literal["auto", "memory", "disk"] = "auto"
 
@@ -68,11 +94,17 @@ class Recipe(_Part):
 
     name: str = Field("custom", pattern=r"^\w[\w.-]*$")  # also the run's folder
     title: str = ""
-    method: Literal["pixelwise"] = "pixelwise"
+    method: Literal["pixelwise", "adversarial"] = "pixelwise"
     scale: int = Field(4, ge=2, le=8)
     model: ModelPart
     loss: Literal["l1", "mse"] = "l1"
-    start: str | None = None  # weights to begin from: a name or a file; every tensor that fits is taken
+    stages: bool = False  # a cascade's every stage gets the pixel loss, not its last image alone
+    discriminator: DiscriminatorPart | None = None  # these four are the adversarial method's
+    adversarial: Literal["bce", "patch-mean", "least-squares", "relativistic"] = "bce"
+    loss_weights: LossWeightsPart = LossWeightsPart()
+    perceptual: PerceptualPart = PerceptualPart()
+    # weights to begin from, "{scale}" standing for the scale: a name, a file or a run's folder; every tensor that fits is taken
+    start: str | None = None
     data: DataPart = DataPart()
     optimizer: OptimizerPart = OptimizerPart()
     schedule: SchedulePart = SchedulePart()
@@ -87,6 +119,7 @@ class Recipe(_Part):
     validate_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
     patience: int | None = Field(None, ge=1)  # validations without a new best before stopping
+    keep: Literal["best", "last"] = "best"  # which generator is the result: PSNR does not see what a GAN is for
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
@@ -96,10 +129,44 @@ class Recipe(_Part):
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
             raise ValueError("the scale stands at the top of a recipe, not in its model")
+        if self.model.name in DISCRIMINATORS:
+            raise ValueError(f"model.name is {self.model.name!r}, which judges images: expected one of {', '.join(GENERATORS)}")
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
-            models.create(self.model.name, scale=self.scale, **self.model.options)
+            generator = models.create(self.model.name, scale=self.scale, **self.model.options)
+            if self.discriminator is not None:
+                models.create(self.discriminator.name, **self.discriminator_options())
+        if self.stages and not isinstance(generator, RecursiveCascade):
+            raise ValueError(f"stages is true, but {self.model.name} has none: expected recursive_cascade")
+        self._check_losses()
         self.degradation()
         return self
+
+    def _check_losses(self) -> None:
+        weights = self.loss_weights
+        if self.method == "pixelwise" and (weights != LossWeightsPart() or self.discriminator is not None):
+            raise ValueError("loss_weights and discriminator belong to method: adversarial, this recipe's is pixelwise")
+        if self.method == "adversarial" and not any(weights.model_dump().values()):
+            raise ValueError("all loss_weights are 0: expected at least one above")
+        if self.method == "adversarial" and self.discriminator is None:
+            raise ValueError("method: adversarial needs a discriminator: set discriminator.name=patch_discriminator, for instance")
+        layers = layer_names(self.perceptual.network)
+        if self.perceptual.layer not in layers:
+            raise ValueError(f"perceptual.layer is {self.perceptual.layer!r}: expected one of {', '.join(layers)}")
+
+    def discriminator_options(self) -> dict[str, Any]:
+        """The discriminator's options, as `models.create` takes them: its input is as large as the patches."""
+        part = self.discriminator
+        if part is None:
+            return {}
+        if part.name not in DISCRIMINATORS:
+            raise ValueError(f"discriminator.name is {part.name!r}: expected one of {', '.join(DISCRIMINATORS)}")
+        if "input_size" in part.options:
+            raise ValueError("discriminator.input_size is data.patch: set that one")
+        return {**part.options, **({"input_size": self.data.patch} if "input_size" in options_of(part.name) else {})}
+
+    def start_weights(self) -> str | None:
+        """What `start` names, for this scale."""
+        return self.start.replace("{scale}", str(self.scale)) if self.start else None
 
     def degradation(self) -> degradation.Degradation:
         """From HR to LR, with the recipe's seed."""
@@ -131,7 +198,8 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     name : str or path
         One of `recipes()`, or a YAML file.
     overrides : list of "key=value"
-        Dotted keys, values in YAML: ``["model.blocks=4", "data.batch=8"]``.
+        Dotted keys, values in YAML: ``["model.blocks=4", "data.batch=8"]``. Another ``model.name`` forgets the recipe's
+        options of its network.
     **fields
         Fields of `Recipe` by name: ``scale=2, steps=200``; a dict changes the part's keys that it names.
 
@@ -161,7 +229,8 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     values.setdefault("name", path.stem)
     for key, value in fields.items():
         _merge(values, {key: value})
-    for text in overrides or []:
+    # names first: another network forgets the recipe's options, not those that are set beside it
+    for text in sorted(overrides or [], key=lambda text: not text.partition("=")[0].strip().endswith(".name")):
         key, separator, value = text.partition("=")
         if key.strip() in fields:
             raise ValueError(f"{key.strip()} is given twice: as --{key.strip()} and as --set {text}")
@@ -197,7 +266,10 @@ def parse(values: dict[str, Any]) -> Recipe:
 
 def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
+        before = values.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if value.get("name", before.get("name")) != before.get("name"):
+                before.clear()  # another network: the options were the former one's
             _merge(values[key], value)
         else:
             values[key] = value

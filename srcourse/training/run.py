@@ -4,19 +4,23 @@ import datetime
 import math
 import os
 import platform
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from srcourse import data, models
+from srcourse.losses.perceptual import find_weights
+from srcourse.models.weights import resolve
+from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
 from srcourse.training.pixelwise import train_pixelwise
 from srcourse.training.recipe import Recipe
 
-METHODS = {"pixelwise": train_pixelwise}
+METHODS = {"pixelwise": train_pixelwise, "adversarial": train_adversarial}
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Run:
     history : one dict per logged step: "step", the losses, "psnr" in dB where validated, "seconds"
     recipe, out, step : what was run, where it lies, how far it came
     interrupted : whether Ctrl-C or SIGTERM stopped it before its end; it can be resumed
+    warnings : what did not go as it should, a line each: a GAN that one side has won, for instance
     """
 
     model: nn.Module
@@ -37,6 +42,7 @@ class Run:
     out: Path | None
     step: int
     interrupted: bool
+    warnings: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         psnr = next((f", {row['psnr']:.2f} dB in validation" for row in reversed(self.history) if "psnr" in row), "")
@@ -81,13 +87,14 @@ def train(
     >>> recipe = load_recipe("srresnet_small", steps=200)  # doctest: +SKIP
     >>> run = train(recipe, out="runs/demo")  # doctest: +SKIP
     """
+    folder = Path(out) if out is not None else None
+    _check_files(recipe, resuming=resume and folder is not None and (folder / "checkpoints").is_dir())
     chosen = _photos(photos) if photos is not None else data.training_samples()
     if validation is not None:
         held_out = _photos(validation)
     else:
         count = min(math.ceil(recipe.data.hold_out * len(chosen)), len(chosen) - 1)
         chosen, held_out = chosen[: len(chosen) - count], chosen[len(chosen) - count :]
-    folder = Path(out) if out is not None else None
     engine = Engine(recipe, chosen, held_out, out=folder, resume=resume, progress=progress)
     try:
         METHODS[recipe.method](engine)
@@ -103,7 +110,24 @@ def train(
             why = "stopped early: no better for its patience" if not (engine.interrupted or engine.out_of_time) else "stopped"
             go_on = f"; go on with --resume in {folder}" if folder is not None and why == "stopped" else ""
             print(f"{why}, after step {engine.step} of {recipe.steps}{go_on}")
-    return Run(model, engine.history.rows, recipe, folder, engine.step, engine.interrupted)
+    return Run(model, engine.history.rows, recipe, folder, engine.step, engine.interrupted, engine.warnings)
+
+
+def _check_files(recipe: Recipe, resuming: bool) -> None:
+    """Weights that the recipe asks for must be there before photos are read."""
+    start = recipe.start_weights()
+    if start and not resuming:
+        try:
+            resolve(start)
+        except FileNotFoundError:
+            run = re.fullmatch(r"runs/(\w+)-x(\d)", start)
+            how = f"train them with: srcourse train {run[1]} --scale {run[2]}; " if run else ""
+            raise FileNotFoundError(
+                f"{recipe.name} starts from {start}, which is not here: {how}"
+                "name others with start=WEIGHTS, or begin afresh with start=null"
+            ) from None
+    if recipe.loss_weights.perceptual:
+        find_weights(recipe.perceptual.network, recipe.perceptual.weights)
 
 
 def _photos(photos: str | os.PathLike | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -1,0 +1,200 @@
+"""Perceptual losses: distances between what a VGG network sees in two images (P000 §3.3.2, P001 equation 3, P003 equation 4).
+
+A layer is named by what it is: "conv4_3" is the third convolution before the fourth pooling, "relu4_3" its activation;
+P000 takes VGG16's relu4_3, P001 VGG19's relu5_4 ("VGG54", Ledig et al. 2017) and ESRGAN the same before activation, conv5_4.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+NETWORKS = ("vgg16", "vgg19")
+_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block, before its pooling
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the weights expect
+_SEED = 0  # of the random weights
+
+
+def layer_names(network: str = "vgg19") -> list[str]:
+    """The names of a VGG's layers in their order: conv1_1, relu1_1, … pool5."""
+    if network not in NETWORKS:
+        raise ValueError(f"there is no perceptual network {network!r}: expected one of {', '.join(NETWORKS)}")
+    names = []
+    for block, count in enumerate(_CONVOLUTIONS[network], start=1):
+        names += [f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")] + [f"pool{block}"]
+    return names
+
+
+class VGGFeatures(nn.Module):
+    """The front of a VGG network up to the last of `layers`: (N, 3, H, W) in [0, 1] → a feature map for each layer.
+
+    Its weights never change: they take no gradient, but pass it on to the images. ImageNet's mean and deviation are
+    subtracted and divided inside. Losses that use it cost one forward pass of each image, one backward pass of the
+    generated one.
+
+    Parameters
+    ----------
+    network : "vgg16" or "vgg19"
+    layers : sequence of str
+        As `layer_names` lists them.
+    weights : "imagenet", "random" or a path
+        torchvision's, downloaded at the first use; a fixed random draw (He's initialisation), for offline lessons and
+        tests; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network or layer, or a file that does not fit.
+    FileNotFoundError
+        If the weights are not there; for "imagenet" without a network, the message says what to run.
+    """
+
+    def __init__(self, network: str = "vgg19", layers: Sequence[str] = ("relu5_4",), weights: str | os.PathLike = "imagenet"):
+        super().__init__()
+        names = layer_names(network)
+        unknown = next((layer for layer in layers if layer not in names), None)
+        if unknown is not None or not layers:
+            raise ValueError(f"{network} has no layer {unknown!r}: expected names such as {', '.join(names[:5])}, … {names[-2]}")
+        path = find_weights(network, weights)
+        self.network, self.layers, self.weights = network, list(layers), str(weights)
+        depth = 1 + max(names.index(layer) for layer in layers)
+        with torch.device("meta"):  # the classifier's 120 million weights are never made
+            front = getattr(torchvision.models, network)(weights=None).features[:depth]
+        for layer in front:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # the convolution's output may be wanted too
+        front.to_empty(device="cpu")
+        _fill(front, path)
+        self.front = front.requires_grad_(False).to(memory_format=torch.channels_last)
+        self._names = names[:depth]
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"the images have shape {tuple(images.shape)}: expected (N, 3, H, W)")
+        smallest = 2 ** sum(name.startswith("pool") for name in self._names)
+        if min(images.shape[-2:]) < smallest:
+            raise ValueError(f"the images are {images.shape[-2]}×{images.shape[-1]}: {self._names[-1]} needs {smallest} pixels a side")
+        x, found = (images - self.mean) / self.std, {}
+        for name, layer in zip(self._names, self.front, strict=True):
+            x = layer(x)
+            if name in self.layers:
+                found[name] = x
+        return found
+
+    def __repr__(self) -> str:
+        what = {"random": f"random weights (seed {_SEED}), not trained on anything", "imagenet": "ImageNet weights"}
+        return f"VGGFeatures({self.network}, {', '.join(self.layers)}, {what.get(self.weights, f'weights of {self.weights}')})"
+
+
+class PerceptualLoss(nn.Module):
+    """The mean squared difference of one layer's features: two (N, 3, H, W) in [0, 1] → a number ≥ 0.
+
+    The mean runs over channels and positions, as P000 equation 4 has it. P001 equation 3 and P003 equation 4 divide by
+    the positions only and do not say what they do with the channels.
+
+    Parameters
+    ----------
+    network, weights
+        As in `VGGFeatures`.
+    layer : str
+        "relu5_4" after the activation, "conv5_4" before it.
+    """
+
+    def __init__(self, network: str = "vgg19", layer: str = "relu5_4", weights: str | os.PathLike = "imagenet"):
+        super().__init__()
+        self.features = VGGFeatures(network, [layer], weights)
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        _same_shape(sr, hr)
+        wanted = _detached(self.features, hr)
+        return sum(F.mse_loss(found.float(), wanted[layer]) for layer, found in self.features(sr).items())
+
+
+class TextureLoss(nn.Module):
+    """The squared difference of Gram matrices, summed over layers: two (N, 3, H, W) in [0, 1] → a number ≥ 0.
+
+    What features occur together, without where: the texture loss of P001 §2.2 (Gatys et al. 2015).
+    """
+
+    def __init__(
+        self, network: str = "vgg19", layers: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1"), weights: str | os.PathLike = "imagenet"
+    ):
+        super().__init__()
+        self.features = VGGFeatures(network, layers, weights)
+
+    def forward(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        _same_shape(sr, hr)
+        wanted = _detached(self.features, hr)
+        return sum(F.mse_loss(gram_matrix(found), gram_matrix(wanted[layer])) for layer, found in self.features(sr).items())
+
+
+def gram_matrix(features: torch.Tensor) -> torch.Tensor:
+    """Inner products of the channels, over their number and that of positions: (N, C, H, W) → (N, C, C)."""
+    flat = features.float().flatten(2)  # (N, C, H·W)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
+    """The file of a VGG's weights, downloaded where it must be; None for "random".
+
+    ``FileNotFoundError`` says in one line what to do if there is no such file and no network.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"there is no perceptual network {network!r}: expected one of {', '.join(NETWORKS)}")
+    if weights == "random":
+        return None
+    if weights != "imagenet":
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'random' or a file")
+        return Path(weights)
+    address = torchvision.models.get_model_weights(network).DEFAULT.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checksum = path.stem.rpartition("-")[2]  # the name ends with the first digits of the file's SHA-256
+            torch.hub.download_url_to_file(address, str(path), hash_prefix=checksum, progress=False)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise FileNotFoundError(
+                f"the ImageNet weights of {network} are not here and cannot be downloaded ({reason}): with a network, run "
+                f"curl -o {path} {address}; or take weights='random' (perceptual.weights=random in a recipe)"
+            ) from None
+    return path
+
+
+def _fill(front: nn.Sequential, path: Path | None) -> None:
+    if path is None:
+        generator = torch.Generator().manual_seed(_SEED)
+        for layer in front:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+        return
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("features."): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+        front.load_state_dict({key: state[key] for key in front.state_dict()})
+    except KeyError as error:
+        raise ValueError(f"{path} has no weight features.{error.args[0]}: expected a VGG's state dict with torchvision's names") from None
+    except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError, EOFError, TypeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ValueError(f"{path} holds no VGG weights that can be read ({reason}): weights are never unpickled") from None
+
+
+@torch.no_grad()
+def _detached(features: VGGFeatures, hr: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {layer: found.float() for layer, found in features(hr).items()}
+
+
+def _same_shape(sr: torch.Tensor, hr: torch.Tensor) -> None:
+    if sr.shape != hr.shape:
+        raise ValueError(f"the images differ in shape, {tuple(sr.shape)} and {tuple(hr.shape)}: expected two equal ones (N, 3, H, W)")

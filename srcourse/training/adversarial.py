@@ -1,0 +1,102 @@
+"""Adversarial training: the discriminator's step, then the generator's (P000 algorithm 1; P001 §3.2; P003 §2.5; P004 §3).
+
+The generator minimises λ_pixel · pixel loss + λ_perceptual · perceptual loss + λ_adversarial · adversarial loss (P001
+equation 5, P000 equation 2); the discriminator learns, at the same time, to tell its images from photographs. The λ are
+the recipe's ``loss_weights``, the game is its ``adversarial`` (see `losses.adversarial`).
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+
+from srcourse.losses import PIXELWISE, PerceptualLoss, discriminator_accuracy, discriminator_loss, generator_loss, multi_stage_loss
+from srcourse.training.engine import Engine
+
+_LONG = 200  # steps that one side must be winning before the user is warned
+
+
+def train_adversarial(engine: Engine) -> None:
+    """Train a generator and a discriminator against each other, on images in [0, 1].
+
+    The history holds, unweighted, each term of the generator's loss, their weighted sum as "loss", the discriminator's
+    loss, and the shares of real and of generated patches that it judges rightly.
+    """
+    recipe, kind, weights = engine.recipe, engine.recipe.adversarial, engine.recipe.loss_weights
+    generator = engine.network("generator", recipe.model.name, scale=recipe.scale, **recipe.model.options)
+    discriminator = engine.network("discriminator", recipe.discriminator.name, **recipe.discriminator_options())
+    generator_optimizer = engine.optimizer("generator", generator)
+    discriminator_optimizer = engine.optimizer("discriminator", discriminator, learning_rate=recipe.discriminator.learning_rate)
+    pixelwise = PIXELWISE[recipe.loss]
+    perceptual = engine.place(PerceptualLoss(**recipe.perceptual.model_dump())) if weights.perceptual else None
+
+    generator.train()
+    discriminator.train()
+    for step in engine.steps():
+        warn_if_one_side_has_won(engine)
+        lr, hr = engine.batch(step)  # (n, 3, h, w) and (n, 3, scale·h, scale·w)
+        with engine.autocast():
+            stages = generator(lr, return_stages=True) if recipe.stages else [generator(lr)]
+        sr = stages[-1]  # (n, 3, scale·h, scale·w)
+
+        # The discriminator's step: real images towards "real", generated ones towards "generated".
+        with engine.autocast():
+            real_logits = discriminator(hr)  # (n, 1) or (n, 1, rows, columns)
+            fake_logits = discriminator(sr.detach())  # no gradient into the generator
+        d_loss = discriminator_loss(real_logits, fake_logits, kind)
+        real_accuracy, generated_accuracy = discriminator_accuracy(real_logits, fake_logits, kind)
+        engine.update(discriminator_optimizer, d_loss)
+
+        # The generator's step: close to the original, and taken for real by the discriminator as it is now.
+        terms = {"pixel_loss": multi_stage_loss(stages, hr, pixelwise)}
+        loss = weights.pixel * terms["pixel_loss"]
+        if perceptual is not None:
+            with engine.autocast():
+                terms["perceptual_loss"] = perceptual(sr, hr)
+            loss = loss + weights.perceptual * terms["perceptual_loss"]
+        if weights.adversarial:
+            with engine.autocast(), frozen(discriminator) as judge:
+                real_logits = judge(hr) if kind == "relativistic" else None
+                fake_logits = judge(sr)
+            terms["adversarial_loss"] = generator_loss(fake_logits, kind, real_logits)
+            loss = loss + weights.adversarial * terms["adversarial_loss"]
+        engine.log(loss=loss, **terms, discriminator_loss=d_loss, real_accuracy=real_accuracy, generated_accuracy=generated_accuracy)
+        engine.update(generator_optimizer, loss)
+
+
+@contextlib.contextmanager
+def frozen(discriminator: nn.Module) -> Iterator[nn.Module]:
+    """The discriminator without the wrapper for several processes, taking no gradient while the generator's step is built."""
+    network = getattr(discriminator, "module", discriminator)
+    network.requires_grad_(False)
+    try:
+        yield network
+    finally:
+        network.requires_grad_(True)
+
+
+def warn_if_one_side_has_won(engine: Engine) -> None:
+    """Say so, once, when the game has been one-sided for long: the gradient then teaches little."""
+    winner = one_sided(engine.history.rows)
+    if winner == "discriminator":
+        engine.warn(
+            f"the discriminator has won: for {_LONG} steps it was right about more than 99 % of the real and of the generated patches; "
+            "lower discriminator.learning_rate, or raise loss_weights.adversarial"
+        )
+    elif winner == "generator":
+        engine.warn(
+            f"the generator has won: for {_LONG} steps the discriminator knew less than 1 % of its patches as generated; "
+            "raise discriminator.learning_rate, or lower loss_weights.adversarial"
+        )
+
+
+def one_sided(rows: Sequence[Mapping[str, float]], steps: int = _LONG) -> str | None:
+    """Which side has won, "discriminator" or "generator", by every row of the last `steps` steps; None: the game is open."""
+    if not rows or rows[-1]["step"] < steps:
+        return None
+    recent = [row for row in rows if row["step"] > rows[-1]["step"] - steps]
+    if all(min(row["real_accuracy"], row["generated_accuracy"]) > 0.99 for row in recent):
+        return "discriminator"
+    if all(row["generated_accuracy"] < 0.01 for row in recent):
+        return "generator"
+    return None
