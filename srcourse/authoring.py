@@ -27,6 +27,8 @@ LESSONS = {
     "01_degradation": "Degradation",
     "02_psnr_ssim": "PSNR and SSIM",
     "03_srresnet": "SRResNet",
+    "04_srgan": "SRGAN",
+    "05_patchgan_msfm": "PatchGAN and MSFM",
 }
 """The lessons in their order, and what links call them."""
 

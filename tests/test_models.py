@@ -17,11 +17,20 @@ SCALES = {
     "fsrcnn": range(2, 9),
     "srresnet": (2, 3, 4),
     "srresnet_small": (2, 3, 4),
+    "msfm": (2, 3, 4),
+    "recursive_cascade": (2, 4, 8),
+}
+DISCRIMINATORS = ("srgan_discriminator", "patch_discriminator")
+NARROW = {
+    "srresnet": {"blocks": 1, "channels": 4},
+    "srresnet_small": {"blocks": 1, "channels": 4},
+    "msfm": {"channels": 4},
+    "recursive_cascade": {"channels": 4, "recursions": 2},
 }
 
 
 def test_every_network_is_listed_here():
-    assert set(SCALES) == set(sr.models.available())
+    assert {*SCALES, *DISCRIMINATORS} == set(sr.models.available())
 
 
 @pytest.mark.parametrize(
@@ -36,6 +45,14 @@ def test_every_network_is_listed_here():
         ("srcnn", {}, 20_099),
         ("fsrcnn", {}, 24_683),
         ("bicubic", {}, 0),
+        ("srgan_discriminator", {"input_size": 180}, 80_188_609),  # P001 table 1
+        ("srgan_discriminator", {"input_size": 96}, 23_565_505),
+        ("patch_discriminator", {}, 3_919_873),
+        ("msfm", {}, 11_760_515),
+        ("msfm", {"channels": 32}, 2_949_571),
+        ("recursive_cascade", {}, 448_390),
+        ("recursive_cascade", {"share": True}, 225_091),
+        ("recursive_cascade", {"recursions": 1}, 448_390),
     ],
 )
 def test_parameter_counts(name, options, count):
@@ -65,9 +82,8 @@ def test_srresnet_is_the_papers():
 @pytest.mark.parametrize("name", list(SCALES))
 def test_any_size_comes_out_exactly_scaled(name, data, height, width):
     scale = data.draw(st.sampled_from(list(SCALES[name])))
-    options = {"blocks": 1, "channels": 4} if name.startswith("srresnet") else {}
     with torch.no_grad():
-        assert sr.models.create(name, scale=scale, **options)(torch.rand(1, 3, height, width)).shape == (
+        assert sr.models.create(name, scale=scale, **NARROW.get(name, {}))(torch.rand(1, 3, height, width)).shape == (
             1,
             3,
             scale * height,
@@ -106,10 +122,10 @@ def test_options_do_what_they_say():
             assert torch.equal(model(x), sr.degradation.upscale(x, scale))
 
 
-@pytest.mark.parametrize("name", ["srcnn", "fsrcnn", "srresnet", "srresnet_small"])
+@pytest.mark.parametrize("name", ["srcnn", "fsrcnn", "srresnet", "srresnet_small", "msfm", "recursive_cascade"])
 def test_autocast_stays_close_to_float32(name):
     torch.manual_seed(0)
-    model = sr.models.create(name).eval()
+    model = sr.models.create(name, **{"msfm": {"channels": 16}}.get(name, {})).eval()
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         exact = model(x)
@@ -129,12 +145,162 @@ def test_autocast_stays_close_to_float32(name):
         (lambda: sr.models.create("fsrcnn", scale=1), "2 to 8"),
         (lambda: sr.models.create("srcnn", image_channels=4), "1 or 3"),
         (lambda: sr.models.create("bicubic", scale=2.5), "2 to 8"),
+        (lambda: sr.models.create("msfm", scale=8), "2, 3 and 4"),
+        (lambda: sr.models.create("recursive_cascade", scale=3), "2, 4 or 8, or stages"),
+        (lambda: sr.models.create("recursive_cascade", stages=(2, 3)), "growing integers that end at the scale, 4"),
+        (lambda: sr.models.create("recursive_cascade", stages=(2, 2, 4)), "growing integers"),
+        (lambda: sr.models.create("recursive_cascade", stages=(2, 3, 4), share=True), "must all double, or none"),
+        (lambda: sr.models.create("recursive_cascade", stages=4), "cannot build recursive_cascade with stages=4"),
+        (lambda: sr.models.create("srgan_discriminator", input_size=8), "at least 16"),
+        (lambda: sr.models.create("patch_discriminator", scale=4), "no option 'scale'"),
+        (lambda: sr.models.create("srgan_discriminator", input_size=32, channels=4)(torch.rand(1, 3, 32, 40)), "32×40: .* built for 32×32"),
+        (lambda: sr.models.create("patch_discriminator", channels=2)(torch.rand(1, 3, 4, 40)), "at least 8 pixels"),
     ],
 )
 def test_bad_options_get_one_line(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# --- the adversarial half -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("msfm", {"scale": s, "channels": 1}) for s in (2, 3, 4)]
+    + [
+        ("recursive_cascade", {"scale": 4, "channels": 1, "recursions": 1}),
+        ("recursive_cascade", {"scale": 4, "channels": 1, "recursions": 1, "stages": (2, 3, 4)}),
+    ],
+)
+def test_every_size_from_8_to_40_comes_out_exactly_scaled(name, options):
+    model, scale = sr.models.create(name, **options), options["scale"]
+    with torch.no_grad():
+        for height in range(8, 41):
+            for width in range(8, 41):
+                assert model(torch.rand(1, 3, height, width)).shape == (1, 3, scale * height, scale * width)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("msfm", {"scale": 2, "channels": 8}),
+        ("msfm", {"scale": 3, "channels": 8}),
+        ("msfm", {"scale": 4, "channels": 8}),
+        ("recursive_cascade", {"channels": 8}),
+        ("recursive_cascade", {"channels": 8, "stages": (2, 3, 4)}),
+        ("recursive_cascade", {"channels": 8, "share": True}),
+        ("srgan_discriminator", {"input_size": 48, "channels": 4}),
+        ("srgan_discriminator", {"input_size": 48, "channels": 4, "norm": False}),
+        ("patch_discriminator", {"channels": 4}),
+        ("patch_discriminator", {"channels": 4, "norm": False}),
+    ],
+)
+def test_gradients_reach_every_parameter_of_the_adversarial_networks(name, options):
+    torch.manual_seed(0)
+    model = sr.models.create(name, **options)
+    model(torch.rand(4, 3, 48, 48)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_msfm_is_the_papers():
+    """23 convolutions that run, no BN, k9 at both ends, the side of each as in P000 figure 3."""
+    model, ran = sr.models.create("msfm", channels=4), []
+    for layer in model.modules():
+        assert not isinstance(layer, nn.BatchNorm2d)
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _, out: ran.append((layer.kernel_size[0], layer.in_channels, layer.out_channels, out.shape[-1]))
+            )
+    model(torch.rand(1, 3, 16, 16))
+    c, h = 4, 16
+    encoder = [(9, 3, c, h), (3, c, c, h), (3, c, 2 * c, h // 2), (3, 2 * c, 2 * c, h // 2)]
+    encoder += [(3, 2 * c, 4 * c, h // 4), (3, 4 * c, 4 * c, h // 4), (3, 4 * c, 4 * c, h // 4)]
+    decoder = [(3, 4 * c, 4 * c, h), (3, 4 * c, 4 * c, h), (3, 4 * c, 8 * c, h), (3, 4 * c, 2 * c, 2 * h), (3, 2 * c, 4 * c, 2 * h)]
+    decoder += [(3, 2 * c, c, 4 * h), (9, c, 3, 4 * h)]
+    mappings = [
+        (3, k * c, n * k * c, side)
+        for k, first in ((1, h), (2, h // 2), (4, h // 4))
+        for n, side in ((1, first), (4, first), (4, 2 * first))
+    ]
+    assert len(ran) == 23 and sorted(ran) == sorted(encoder + decoder + mappings)
+
+
+def test_msfm_with_a_skip_starts_at_bicubic():
+    x = torch.rand(1, 3, 11, 14)
+    assert torch.equal(sr.models.create("msfm", channels=4, bicubic_skip=True)(x), sr.degradation.upscale(x, 4))
+
+
+def test_receptive_field_and_stride_of_the_patch_discriminator():
+    """71×71 pixels, 8 apart, from gradients. Every activation and pooling is made linear, or a maximum would hide three in four."""
+    model = sr.models.create("patch_discriminator", channels=2, norm=False).double()
+    for i, layer in enumerate(model.layers):
+        if isinstance(layer, nn.MaxPool2d):
+            model.layers[i] = nn.AvgPool2d(2)
+        elif isinstance(layer, nn.LeakyReLU):
+            model.layers[i] = nn.Identity()
+        else:
+            nn.init.ones_(layer.weight)  # no path can cancel another
+    x = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
+    logits = model(x)
+    assert logits.shape == (1, 1, 32, 32)
+    boxes = {}
+    for row, column in ((15, 15), (15, 16), (16, 15)):
+        (gradient,) = torch.autograd.grad(logits[0, 0, row, column], x, retain_graph=True)
+        seen = gradient[0].abs().sum(0).nonzero()
+        boxes[row, column] = (*seen.min(0).values.tolist(), *(seen.max(0).values - seen.min(0).values + 1).tolist())
+    assert boxes[15, 15][2:] == (71, 71)
+    assert boxes[15, 16][:2] == (boxes[15, 15][0], boxes[15, 15][1] + 8)
+    assert boxes[16, 15][:2] == (boxes[15, 15][0] + 8, boxes[15, 15][1])
+
+
+def test_the_srgan_discriminator_halves_four_times():
+    model = sr.models.create("srgan_discriminator", input_size=180)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.stride[0] for c in convolutions] == [1, 2, 1, 2, 1, 2, 1, 2]
+    assert [c.out_channels for c in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
+    assert all(c.bias is not None for c in convolutions)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 7
+    assert model.classifier[1].in_features == 512 * 12 * 12
+
+
+def test_the_recursive_block_repeats_its_two_convolutions():
+    """u_{t+1} = conv2(ReLU(conv1(ReLU(u_t)))) + u_0, written out."""
+    from srcourse.models.recursive import RecursiveBlock
+
+    torch.manual_seed(0)
+    block = RecursiveBlock(4, 3).double()
+    x = torch.randn(1, 4, 6, 6, dtype=torch.float64)
+    once = lambda u: block.conv2(torch.relu(block.conv1(torch.relu(u)))) + x  # noqa: E731
+    assert torch.equal(block(x), once(once(once(x))))
+
+
+def test_the_cascade_gives_each_stages_image():
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 9, 10)
+    model = sr.models.create("recursive_cascade", stages=(2, 3, 4), channels=4, recursions=1)
+    images = model(x, return_stages=True)
+    assert [tuple(i.shape[-2:]) for i in images] == [(18, 20), (27, 30), (36, 40)]
+    assert torch.equal(images[-1], model(x))
+    two = sr.models.create("recursive_cascade", channels=4, recursions=1)
+    for stage in two.stages:
+        nn.init.zeros_(stage.to_image.weight)
+        nn.init.zeros_(stage.to_image.bias)
+    first, second = two(x, return_stages=True)
+    assert torch.equal(first, sr.degradation.upscale(x, 2)) and torch.equal(second, sr.degradation.upscale(first, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("msfm", {"channels": 8}), ("recursive_cascade", {"channels": 8, "recursions": 2})])
+def test_compiled_networks_give_the_same(name, options):
+    torch.manual_seed(0)
+    model = sr.models.create(name, **options).eval()
+    compiled = torch.compile(model)
+    for size in ((12, 12), (13, 18)):
+        x = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            assert torch.allclose(compiled(x), model(x), atol=1e-4)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ P000 takes VGG16's relu4_3, P001 VGG19's relu5_4 ("VGG54", Ledig et al. 2017) an
 """
 
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -185,9 +186,10 @@ def _fill(front: nn.Sequential, path: Path | None) -> None:
         front.load_state_dict({key: state[key] for key in front.state_dict()})
     except KeyError as error:
         raise ValueError(f"{path} has no weight features.{error.args[0]}: expected a VGG's state dict with torchvision's names") from None
-    except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError, EOFError, TypeError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise ValueError(f"{path} holds no VGG weights that can be read ({reason}): weights are never unpickled") from None
+    except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError, EOFError, TypeError, pickle.UnpicklingError):
+        raise ValueError(
+            f"{path} holds no weights of this VGG: expected a state dict as .safetensors, or .pth with nothing but tensors"
+        ) from None
 
 
 @torch.no_grad()
