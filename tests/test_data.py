@@ -72,6 +72,19 @@ def test_flips_and_turns_come_as_often_as_asked(leaves):
     assert mirrored == pytest.approx(0.2, abs=0.03)
 
 
+def test_four_rotations_come_alike_and_nothing_is_mirrored():
+    """P000's augmentation: flip=0, turn=0.5, half_turn=0.5."""
+    corner = torch.zeros(3, 16, 16)
+    corner[:, :8, :8], corner[:, :8, 8:], corner[:, 8:, 8:], corner[:, 8:, :8] = 0.2, 0.4, 0.6, 0.8  # clockwise
+    _, hr = bank([corner], flip=0, turn=0.5, half_turn=0.5).batch(0, 4000)
+    clockwise = torch.stack([hr[:, 0, 4, 4], hr[:, 0, 4, 12], hr[:, 0, 12, 12], hr[:, 0, 12, 4]], 1)
+    first = (clockwise[:, 0] * 5).round().long()
+    for rotation in (1, 2, 3, 4):
+        assert (first == rotation).float().mean() == pytest.approx(0.25, abs=0.03)
+    steps = (clockwise.roll(-1, 1) - clockwise) * 5
+    assert torch.allclose(steps.remainder(4), torch.ones(()), atol=0.05)  # still clockwise, each of them
+
+
 def test_crops_of_one_photo_go_together(leaves):
     flat = [torch.full((3, 32, 32), i / 10) for i in range(10)]
     _, hr = bank(flat, crops_per_image=4).batch(0, 32)

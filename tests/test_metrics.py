@@ -114,3 +114,24 @@ def test_the_command_scores_two_files(command, tmp_path):
     assert f"SSIM {sr.metrics.ssim(a, b, border=4):.5f}" in process.stdout
     sr.images.write(tmp_path / "c.png", a[:, :20])
     assert "expected equal shapes" in one_line(command("score", tmp_path / "a.png", tmp_path / "c.png"))
+
+
+def test_high_frequency_share_of_known_waves():
+    """Two waves of equal amplitude, one on each side of half the Nyquist frequency; then each alone."""
+    x = torch.arange(256, dtype=torch.float64)
+    low, high = (0.2 * torch.sin(2 * torch.pi * f / 256 * x).expand(1, 256, 256) for f in (32, 96))  # 1/4 and 3/4 of Nyquist
+    share = sr.metrics.high_frequency_share
+    assert share(0.5 + low + high) == pytest.approx(0.5, abs=1e-3)
+    assert share(0.5 + low) < 1e-3 and share(0.5 + high) > 0.999
+    assert share(0.5 + low, above=0.2) > 0.999
+    assert share(torch.full((3, 16, 16), 0.3)) == pytest.approx(0, abs=1e-6)
+    photo = sr.images.sample("astronaut")
+    assert share(sr.degradation.upscale(sr.degradation.downscale(photo, 4), 4).clamp(0, 1)) < 0.01 * share(photo)
+
+
+@pytest.mark.parametrize("above", [0, 1, -0.5])
+def test_high_frequency_share_refuses_what_makes_no_sense(above):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        sr.metrics.high_frequency_share(torch.rand(3, 16, 16), above)
+    with pytest.raises(ValueError, match="expected an image"):
+        sr.metrics.high_frequency_share(torch.rand(2, 3, 16, 16))

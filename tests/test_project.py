@@ -72,6 +72,7 @@ PUBLIC = """
     images.read images.write images.sample images.SAMPLES images.rgb_to_y images.crop_to_multiple images.to_uint8
     degradation.downscale degradation.upscale degradation.create metrics.psnr metrics.ssim
     models.available models.create models.load models.save models.count_parameters upscale
+    losses.PerceptualLoss losses.TextureLoss losses.discriminator_loss losses.generator_loss metrics.high_frequency_share
     training.load_recipe training.train evaluation.evaluate plots.compare plots.curves plots.slider plots.spectrum
     exercises.check exercises.progress data.DeadLeaves environment setup budget
 """
@@ -154,14 +155,21 @@ def test_the_tree_stays_small_and_names_no_machine():
 # --- recipes ----------------------------------------------------------------------------------------------------
 
 
+SCALES = {"recursive_gan": (2, 4), "srgan_mse": (2, 4)}  # the papers' scales: 2, 3 and 4 elsewhere
+NARROW = {"srresnet": ["model.blocks=1"], "msfm": ["model.channels=4"], "recursive_cascade": ["model.channels=4"]}
+
+
 @pytest.mark.parametrize("name", list(sr.training.recipes()))
 def test_every_recipe_loads_at_its_scales_and_trains_a_step(name, leaves):
     recipe = sr.training.load_recipe(name)
     assert recipe.name == name and recipe.title and sr.training.recipes()[name] == recipe.title
-    small = sr.training.load_recipe(
-        name, scale=2, steps=1, overrides=["data.patch=24", "data.batch=2", *(["model.blocks=1"] if "srresnet" in name else [])]
-    )
-    run = sr.training.train(small, leaves, progress=False)
+    for scale in SCALES.get(name, (2, 3, 4)):
+        assert sr.training.load_recipe(name, scale=scale).scale == scale
+    overrides = ["data.patch=24", "data.batch=2", "data.crops_per_image=1", "start=null", "perceptual={weights: random, layer: relu1_1}"]
+    overrides += next((options for family, options in NARROW.items() if recipe.model.name.startswith(family)), [])
+    if recipe.method == "adversarial":
+        overrides += ["discriminator.channels=4"]
+    run = sr.training.train(sr.training.load_recipe(name, scale=2, steps=1, overrides=overrides), leaves, progress=False)
     assert run.step == 1 and run.history[-1]["loss"] > 0
 
 
@@ -271,6 +279,21 @@ def test_pictures_carry_their_sentence(tmp_path):
         sr.plots.compare({"a": photo}, zoom=(60, 0, 10, 10))
     with pytest.raises(ValueError, match="describe="):
         sr.plots.Picture(pictures[0].figure, " ")
+
+
+def test_curves_draw_a_panel_for_what_there_is():
+    row = {
+        "step": 1,
+        "loss": 0.1,
+        "pixel_loss": 0.1,
+        "discriminator_loss": 1.4,
+        "real_accuracy": 0.5,
+        "generated_accuracy": 0.6,
+        "psnr": 30.0,
+    }
+    titles = [axis.get_title() for axis in sr.plots.curves([row, {**row, "step": 2}]).figure.axes]
+    assert titles == ["loss", "the discriminator", "validation"]
+    assert len(sr.plots.curves([{"step": 1, "loss": 0.1}]).figure.axes) == 1
 
 
 def test_spectrum_finds_a_wave_at_its_frequency():

@@ -203,6 +203,11 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     **fields
         Fields of `Recipe` by name: ``scale=2, steps=200``; a dict changes the part's keys that it names.
 
+    Returns
+    -------
+    Recipe
+        With the file's patch cut to a multiple of the scale.
+
     Raises
     ------
     FileNotFoundError
@@ -227,6 +232,8 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no recipe: expected keys and values such as 'model:' and 'steps:'")
     values.setdefault("name", path.stem)
+    data = values.get("data")
+    patch = data.get("patch") if isinstance(data, dict) else None
     for key, value in fields.items():
         _merge(values, {key: value})
     # names first: another network forgets the recipe's options, not those that are set beside it
@@ -245,6 +252,9 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         _merge(values, nested)
+    scale = values.get("scale")
+    if isinstance(scale, int) and scale > 0 and isinstance(patch, int) and values["data"] is data and data.get("patch") == patch:
+        data["patch"] = patch - patch % scale  # the file's own patch: P000's 128 is 126 at ×3
     return parse(values)
 
 
