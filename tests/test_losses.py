@@ -130,6 +130,46 @@ def test_multi_stage_loss_compares_each_stage_at_its_size():
     assert losses.multi_stage_loss([torch.full((1, 3, 12, 12), 0.4)], flat).item() == pytest.approx(0, abs=1e-10)  # 3/4: no integer factor
 
 
+# --- opinions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", range(10))
+def test_squared_emd_of_shifted_opinions_has_its_closed_form(shift):
+    """All mass `shift` scores away: `shift` steps of the cumulative sums differ by one."""
+    one, other = torch.eye(10, dtype=torch.float64)[:1], torch.eye(10, dtype=torch.float64)[shift : shift + 1]
+    assert losses.squared_emd(one, other).item() == shift
+    assert losses.squared_emd(one, other, root=True).item() == pytest.approx(math.sqrt(shift / 10), abs=1e-6)
+    half = (one + other) / 2  # half of the mass: a quarter of the squares
+    assert losses.squared_emd(half, other).item() == pytest.approx(shift / 4)
+
+
+def test_squared_emd_has_a_true_gradient_also_where_the_distributions_are_equal():
+    p = torch.rand(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1).requires_grad_(True)
+    q = torch.rand(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    for root in (False, True):
+        assert torch.autograd.gradcheck(lambda x, root=root: losses.squared_emd(x, q, root=root), (p,))
+        (gradient,) = torch.autograd.grad(losses.squared_emd(p, p.detach(), root=root), p)
+        assert torch.isfinite(gradient).all()
+    with pytest.raises(ValueError, match=r"shapes \(3, 10\) and \(3, 9\)"):
+        losses.squared_emd(p, q[:, :9])
+
+
+def test_score_and_representation_losses_are_equations_4_and_5():
+    hr, sr_ = torch.tensor([5.0, 8.0]), torch.tensor([5.0, 9.0])
+    # (10-5) - 0.8·(10-5) = 1; (10-9) - 0.8·(10-8) = -0.6 → 0
+    assert losses.score_loss(sr_, hr).item() == pytest.approx(0.5)
+    assert losses.score_loss(hr, hr, alpha=1.0) == 0
+    a, b = torch.zeros(2, 1280), torch.full((2, 1280), 0.5)
+    assert losses.representation_loss(a, b).item() == pytest.approx(0.25)
+    assert losses.representation_loss(a, b, reduction="sum").item() == pytest.approx(0.25 * 1280)
+    a.requires_grad_(True)
+    b.requires_grad_(True)
+    losses.representation_loss(a, b).backward()
+    assert a.grad.abs().sum() > 0 and b.grad is None  # the original is no player
+    with pytest.raises(ValueError, match="'mean' or 'sum'"):
+        losses.representation_loss(a, b, reduction="max")
+
+
 # --- perceptual -------------------------------------------------------------------------------------------------
 
 

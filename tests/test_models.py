@@ -30,7 +30,7 @@ NARROW = {
 
 
 def test_every_network_is_listed_here():
-    assert {*SCALES, *DISCRIMINATORS} == set(sr.models.available())
+    assert {*SCALES, *DISCRIMINATORS, "score_predictor"} == set(sr.models.available())
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,7 @@ def test_every_network_is_listed_here():
         ("recursive_cascade", {}, 448_390),
         ("recursive_cascade", {"share": True}, 225_091),
         ("recursive_cascade", {"recursions": 1}, 448_390),
+        ("score_predictor", {}, 2_236_682),
     ],
 )
 def test_parameter_counts(name, options, count):
@@ -290,6 +291,22 @@ def test_the_cascade_gives_each_stages_image():
         nn.init.zeros_(stage.to_image.bias)
     first, second = two(x, return_stages=True)
     assert torch.equal(first, sr.degradation.upscale(x, 2)) and torch.equal(second, sr.degradation.upscale(first, 2))
+
+
+def test_the_score_predictor_gives_distributions_and_features():
+    torch.manual_seed(0)
+    model = sr.models.create("score_predictor").eval()
+    images = torch.rand(2, 3, 64, 80)
+    with torch.no_grad():
+        probabilities, features = model(images, return_features=True)
+    assert probabilities.shape == (2, 10) and features.shape == (2, 1280)
+    assert torch.allclose(probabilities.sum(1), torch.ones(2)) and (probabilities > 0).all()
+    assert torch.equal(model(images), probabilities)
+    assert sr.models.mean_score(torch.eye(10)).tolist() == list(range(1, 11))
+    with pytest.raises(ValueError, match="16×16: expected at least 32"):
+        model(torch.rand(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="positive width"):
+        sr.models.create("score_predictor", width=0)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from srcourse.models.discriminators import PatchDiscriminator, SRGANDiscriminato
 from srcourse.models.interpolation import Interpolation
 from srcourse.models.msfm import MSFM
 from srcourse.models.recursive import RecursiveCascade
+from srcourse.models.score_predictor import ScorePredictor
 from srcourse.models.srcnn import FSRCNN, SRCNN
 from srcourse.models.srresnet import SRResNet, srresnet_small
 
@@ -25,11 +26,12 @@ DISCRIMINATORS = {
     "srgan_discriminator": SRGANDiscriminator,
     "patch_discriminator": PatchDiscriminator,
 }
-BUILDERS = {**GENERATORS, **DISCRIMINATORS}
+PREDICTORS = {"score_predictor": ScorePredictor}
+BUILDERS = {**GENERATORS, **DISCRIMINATORS, **PREDICTORS}
 
 
 def available() -> list[str]:
-    """The names that `create` knows: networks that upscale, then discriminators."""
+    """The names that `create` knows: networks that upscale, discriminators, score predictors."""
     return list(BUILDERS)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from srcourse import degradation, models
 from srcourse.losses.perceptual import layer_names
 from srcourse.models.recursive import RecursiveCascade
-from srcourse.models.registry import DISCRIMINATORS, GENERATORS, options_of
+from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, options_of
 
 
 class _Part(BaseModel):
@@ -129,7 +129,7 @@ class Recipe(_Part):
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
             raise ValueError("the scale stands at the top of a recipe, not in its model")
-        if self.model.name in DISCRIMINATORS:
+        if self.model.name in BUILDERS and self.model.name not in GENERATORS:
             raise ValueError(f"model.name is {self.model.name!r}, which judges images: expected one of {', '.join(GENERATORS)}")
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
             generator = models.create(self.model.name, scale=self.scale, **self.model.options)
