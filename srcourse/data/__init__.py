@@ -14,6 +14,7 @@ from srcourse.data.photos import (
     samples,
     training_samples,
 )
+from srcourse.data.ratings import Rating, Ratings, ava, distort, score_distribution, synthetic_ratings, tid2013
 
 __all__ = [
     "TEST_SAMPLES",
@@ -23,9 +24,16 @@ __all__ = [
     "Pair",
     "PatchBank",
     "Photos",
+    "Rating",
+    "Ratings",
+    "ava",
     "benchmarks",
+    "distort",
     "pairs",
     "photos",
     "samples",
+    "score_distribution",
+    "synthetic_ratings",
+    "tid2013",
     "training_samples",
 ]
