@@ -14,7 +14,7 @@ from srcourse.data.photos import (
     samples,
     training_samples,
 )
-from srcourse.data.ratings import Rating, Ratings, ava, distort, score_distribution, synthetic_ratings, tid2013
+from srcourse.data.ratings import Rating, Ratings, ava, distort, ratings, score_distribution, synthetic_ratings, tid2013
 
 __all__ = [
     "TEST_SAMPLES",
@@ -31,6 +31,7 @@ __all__ = [
     "distort",
     "pairs",
     "photos",
+    "ratings",
     "samples",
     "score_distribution",
     "synthetic_ratings",

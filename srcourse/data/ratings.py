@@ -68,6 +68,16 @@ def score_distribution(mean: torch.Tensor | float, deviation: torch.Tensor | flo
     return torch.cat([zero, below, one], dim=1).diff(dim=1).float()
 
 
+def ratings(folder: str | os.PathLike) -> Ratings:
+    """AVA or TID2013, whichever the folder holds; ``FileNotFoundError`` if it is neither."""
+    folder = Path(folder)
+    if (folder / "AVA.txt").is_file():
+        return ava(folder)
+    if (folder / "mos_with_names.txt").is_file():
+        return tid2013(folder)
+    raise FileNotFoundError(f"{folder} holds no rated images: expected AVA.txt (AVA) or mos_with_names.txt (TID2013) in it")
+
+
 def ava(folder: str | os.PathLike) -> Ratings:
     """AVA (Murray et al. 2012), 255,000 photographs and how many people gave each score: ``AVA.txt`` and ``images/ID.jpg``.
 

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from srcourse.models.weights import pretrained
+
 NETWORKS = ("vgg16", "vgg19")
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block, before its pooling
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the weights expect
@@ -157,19 +159,7 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
             raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'random' or a file")
         return Path(weights)
     address = torchvision.models.get_model_weights(network).DEFAULT.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            checksum = path.stem.rpartition("-")[2]  # the name ends with the first digits of the file's SHA-256
-            torch.hub.download_url_to_file(address, str(path), hash_prefix=checksum, progress=False)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise FileNotFoundError(
-                f"the ImageNet weights of {network} are not here and cannot be downloaded ({reason}): with a network, run "
-                f"curl -o {path} {address}; or take weights='random' (perceptual.weights=random in a recipe)"
-            ) from None
-    return path
+    return pretrained(address, f"the ImageNet weights of {network}", "take weights='random' (in a recipe: --set perceptual.weights=random)")
 
 
 def _fill(front: nn.Sequential, path: Path | None) -> None:

@@ -114,6 +114,25 @@ def card(weights: str | os.PathLike) -> dict:
     return _about(resolve(weights))["card"]
 
 
+def pretrained(address: str, what: str, otherwise: str) -> Path:
+    """The file of torchvision's weights at `address`, in torch's cache, downloaded where it must be.
+
+    `what` names them and `otherwise` says what to do without them, in the ``FileNotFoundError`` when there is no network.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checksum = path.stem.rpartition("-")[2]  # the name ends with the first digits of the file's SHA-256
+            torch.hub.download_url_to_file(address, str(path), hash_prefix=checksum, progress=False)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise FileNotFoundError(
+                f"{what} are not here and cannot be downloaded ({reason}): with a network, run curl -o {path} {address}; or {otherwise}"
+            ) from None
+    return path
+
+
 def resolve(weights: str | os.PathLike) -> Path:
     """The file of shipped weights by name, of a path, or of a training run's folder; ``FileNotFoundError`` if there is none."""
     path = Path(weights)

@@ -58,6 +58,9 @@ class Engine:
         Print the plan and a progress bar.
     """
 
+    result = "generator"  # the network that a run is for
+    quality = "psnr"  # what validation measures, higher is better
+
     def __init__(
         self,
         recipe: Recipe,
@@ -91,7 +94,7 @@ class Engine:
         self.averaged: AveragedModel | None = None
         self.history = History(self.accelerator, out)
         self.step, self.seconds, self.interrupted, self.out_of_time = 0, 0.0, False, False
-        self.best: dict[str, float | int | None] = {"psnr": None, "step": None, "waited": 0}
+        self.best: dict[str, float | int | None] = {self.quality: None, "step": None, "waited": 0}
         self._lock: FileLock | None = None
         self._stop = StopRequest()
         if out is not None:
@@ -128,16 +131,16 @@ class Engine:
 
     # --- what a method builds ---------------------------------------------------------------------------------
 
-    def network(self, name: str, model: str, **options: Any) -> nn.Module:
-        """Create a network, the same in every process, placed and wrapped for training.
+    def network(self, name: str, model: str, *, wrap: bool = True, **options: Any) -> nn.Module:
+        """Create a network, the same in every process, placed and (unless a method does without) wrapped for several.
 
-        The one called "generator" is validated, averaged when the recipe asks for it, and saved as the result.
+        The one that is the `result` is validated, averaged when the recipe asks for it, and saved at the end.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.recipe.seed, len(self.networks)))
             module = models.create(model, **options)
         start = self.recipe.start_weights()
-        if name == "generator" and start and not (self.resume and self.out is not None and self.checkpoints.steps()):
+        if name == self.result and start and not (self.resume and self.out is not None and self.checkpoints.steps()):
             module.load_state_dict(matching_state(module, start))
         if has_batch_norm(module) and self.world > 1 and self.device.type == "cuda":
             plain = module
@@ -145,10 +148,10 @@ class Engine:
             module.name, module.options = plain.name, plain.options
         module.to(self.device, memory_format=torch.channels_last)
         self.networks[name] = module
-        if name == "generator" and self.recipe.ema:
+        if name == self.result and self.recipe.ema:
             self.averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
         running = torch.compile(module) if self.recipe.compile else module
-        return self.accelerator.prepare_model(running)
+        return self.accelerator.prepare_model(running) if wrap else running
 
     def optimizer(self, name: str, network: nn.Module, *, learning_rate: float | None = None) -> torch.optim.Optimizer:
         """Adam as the recipe has it, for all parameters of a network; the schedule scales `learning_rate` alike."""
@@ -173,6 +176,14 @@ class Engine:
     def autocast(self) -> contextlib.AbstractContextManager:
         """Around the networks' forward passes: bf16 where that is fast, nothing elsewhere. Losses stay outside."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextlib.contextmanager
+    def dice(self, step: int) -> Iterator[None]:
+        """Around a forward pass with dropout: its random choices become a function of (seed, step, process), as resuming needs."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(mix(self.recipe.seed, step, self.rank))
+            yield
 
     def log(self, **terms: torch.Tensor) -> None:
         """Note this step's losses. Call it before the update: a loss that is not finite stops the run there."""
@@ -200,7 +211,7 @@ class Engine:
         recipe = self.recipe
         self._begin()
         start, before = time.monotonic(), self.seconds
-        bar = tqdm(total=recipe.steps, initial=self.step, desc=f"{recipe.name} ×{recipe.scale}", disable=not self.progress)
+        bar = tqdm(total=recipe.steps, initial=self.step, desc=recipe.label, disable=not self.progress)
         with self._stop, bar:
             while self.step < recipe.steps:
                 for name, optimizer in self.optimizers.items():
@@ -208,7 +219,7 @@ class Engine:
                         group["lr"] = recipe.learning_rate(self.step) * self._rates[name]
                 yield self.step
                 if self.averaged is not None:
-                    self.averaged.update_parameters(self.networks["generator"])
+                    self.averaged.update_parameters(self.networks[self.result])
                 self.step += 1
                 self.seconds = before + time.monotonic() - start
                 bar.update()
@@ -233,8 +244,8 @@ class Engine:
         row = {"step": step, **self.history.means(), "learning_rate": recipe.learning_rate(step - 1), "seconds": round(self.seconds, 3)}
         exhausted = False
         if len(self.validation) and (validating or last):
-            row["psnr"] = self._validate()
-            exhausted, improved = self._judge(row["psnr"])
+            row[self.quality] = self._validate()
+            exhausted, improved = self._judge(row[self.quality])
             saving |= improved
         bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key not in ("step", "seconds", "learning_rate")})
         self.history.append(row)
@@ -254,7 +265,7 @@ class Engine:
 
     def _validate(self) -> float:
         """Mean PSNR of the generator on the validation images by the papers' protocol, shared among the processes."""
-        model = self.averaged.module if self.averaged is not None else self.networks["generator"]
+        model = self.averaged.module if self.averaged is not None else self.networks[self.result]
         total = torch.zeros(2, dtype=torch.float64)
         for i in range(self.rank, len(self.validation), self.world):
             pair = self.validation[i]
@@ -271,10 +282,10 @@ class Engine:
                 for buffer in network.buffers():
                     torch.distributed.broadcast(buffer, src=0)
 
-    def _judge(self, psnr: float) -> tuple[bool, bool]:
+    def _judge(self, quality: float) -> tuple[bool, bool]:
         """(patience is exhausted, this is the best so far)"""
-        if self.best["psnr"] is None or psnr > self.best["psnr"]:
-            self.best = {"psnr": psnr, "step": self.step, "waited": 0}
+        if self.best[self.quality] is None or quality > self.best[self.quality]:
+            self.best = {self.quality: quality, "step": self.step, "waited": 0}
             return False, True
         self.best["waited"] += 1
         return self.recipe.patience is not None and self.best["waited"] >= self.recipe.patience, False
@@ -371,17 +382,17 @@ class Engine:
         self.accelerator.wait_for_everyone()
 
     def best_model(self) -> nn.Module:
-        """The generator (averaged, if the recipe says so) on the CPU: the best checkpoint's, or the last where the recipe keeps that."""
-        network = self.networks["generator"]
+        """The result (averaged, if the recipe says so) on the CPU: the best checkpoint's, or the last where the recipe keeps that."""
+        network = self.networks[self.result]
         if self.recipe.keep == "last":
-            psnr = next((row["psnr"] for row in reversed(self.history.rows) if "psnr" in row), None)
-            self.best = {"psnr": psnr, "step": self.step, "waited": 0}
+            last = next((row[self.quality] for row in reversed(self.history.rows) if self.quality in row), None)
+            self.best = {self.quality: last, "step": self.step, "waited": 0}
         elif self.out is not None and self.best["step"] in self.checkpoints.steps():
             if self.checkpoints.intact(self.best["step"]):
                 self.checkpoints.load(self.best["step"], self._saved_networks(), {})
             elif self.main:
                 print(f"the best checkpoint (step {self.best['step']}) is damaged: the result is that of step {self.step}")
-                self.best = {"psnr": None, "step": None, "waited": 0}
+                self.best = {self.quality: None, "step": None, "waited": 0}
         if self.averaged is not None:
             network.load_state_dict(self.averaged.module.state_dict())
         return network.to("cpu", memory_format=torch.contiguous_format).eval()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def plan(engine: "Engine") -> str:
     """Network, loss, data, steps, machine and folder of a run, a line each."""
     recipe, data = engine.recipe, engine.recipe.data
-    network = engine.networks["generator"]
+    network = engine.networks[engine.result]
     schedule = {
         "constant": "",
         "step": f", ×{recipe.schedule.factor:g} every {recipe.schedule.every:,}",
@@ -32,9 +32,9 @@ def plan(engine: "Engine") -> str:
     begins = f", from {recipe.start_weights()}" if recipe.start else ""
     return "\n".join(
         [
-            f"{recipe.name} ×{recipe.scale}: {recipe.method} · {models.count_parameters(network):,} parameters{begins}",
+            f"{recipe.label}: {recipe.method} · {models.count_parameters(network):,} parameters{begins}",
             f"  loss     {_loss(engine)}",
-            f"  data     {len(engine.bank)} photos, {engine.bank.nbytes / 1e6:.0f} MB; {held_out}; degradation {data.degradation}",
+            f"  data     {_data(engine)}; {held_out}",
             f"  steps    {recipe.steps:,}{done}{limit}; {patches}; learning rate {recipe.optimizer.learning_rate:g}{schedule}",
             f"  machine  {place}",
             f"  results  {engine.out or 'in memory only'}",
@@ -42,8 +42,18 @@ def plan(engine: "Engine") -> str:
     )
 
 
+def _data(engine: "Engine") -> str:
+    if engine.recipe.method == "scores":
+        return f"{len(engine.bank)} rated images"
+    return f"{len(engine.bank)} photos, {engine.bank.nbytes / 1e6:.0f} MB, degradation {engine.recipe.data.degradation}"
+
+
 def _loss(engine: "Engine") -> str:
     recipe, weights = engine.recipe, engine.recipe.loss_weights
+    if recipe.method == "scores":
+        part = recipe.scores
+        phases = f"{part.head_steps:,} steps of the head ({part.head_batch} crops), then all"
+        return f"squared earth mover's distance; {phases}; {part.backbone} backbone"
     pixel = recipe.loss + " of every stage" * recipe.stages
     if recipe.method != "adversarial":
         return pixel

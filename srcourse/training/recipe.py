@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from srcourse import degradation, models
 from srcourse.losses.perceptual import layer_names
 from srcourse.models.recursive import RecursiveCascade
-from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, options_of
+from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, PREDICTORS, options_of
 
 
 class _Part(BaseModel):
@@ -55,6 +55,17 @@ class PerceptualPart(_Part):
     weights: str = "imagenet"
 
 
+class ScoresPart(_Part):
+    """The two phases of a score predictor's training (P002 §4.2): its head alone first, `head_steps` of all the steps."""
+
+    head_steps: int = Field(0, ge=0)
+    head_batch: int = Field(128, ge=1)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    root: bool = False  # the form of the earth mover's distance, as in losses.squared_emd
+    backbone: str = "imagenet"  # "random", or a file
+    ratings: int = Field(2000, ge=2)  # how many pseudo-opinions there are, without a data set
+
+
 class DataPart(_Part):
     """Which patches the network sees; sizes in HR pixels."""
 
@@ -94,7 +105,7 @@ class Recipe(_Part):
 
     name: str = Field("custom", pattern=r"^\w[\w.-]*$")  # also the run's folder
     title: str = ""
-    method: Literal["pixelwise", "adversarial"] = "pixelwise"
+    method: Literal["pixelwise", "adversarial", "scores"] = "pixelwise"
     scale: int = Field(4, ge=2, le=8)
     model: ModelPart
     loss: Literal["l1", "mse"] = "l1"
@@ -103,6 +114,7 @@ class Recipe(_Part):
     adversarial: Literal["bce", "patch-mean", "least-squares", "relativistic"] = "bce"
     loss_weights: LossWeightsPart = LossWeightsPart()
     perceptual: PerceptualPart = PerceptualPart()
+    scores: ScoresPart = ScoresPart()
     # weights to begin from, "{scale}" standing for the scale: a name, a file or a run's folder; every tensor that fits is taken
     start: str | None = None
     data: DataPart = DataPart()
@@ -129,8 +141,13 @@ class Recipe(_Part):
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
             raise ValueError("the scale stands at the top of a recipe, not in its model")
-        if self.model.name in BUILDERS and self.model.name not in GENERATORS:
-            raise ValueError(f"model.name is {self.model.name!r}, which judges images: expected one of {', '.join(GENERATORS)}")
+        expected = PREDICTORS if self.method == "scores" else GENERATORS
+        if self.model.name in BUILDERS and self.model.name not in expected:
+            raise ValueError(f"model.name is {self.model.name!r}: method {self.method} expects one of {', '.join(expected)}")
+        if self.method == "scores":
+            with torch.device("meta"):
+                models.create(self.model.name, **self.model.options)
+            return self
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
             generator = models.create(self.model.name, scale=self.scale, **self.model.options)
             if self.discriminator is not None:
@@ -163,6 +180,11 @@ class Recipe(_Part):
         if "input_size" in part.options:
             raise ValueError("discriminator.input_size is data.patch: set that one")
         return {**part.options, **({"input_size": self.data.patch} if "input_size" in options_of(part.name) else {})}
+
+    @property
+    def label(self) -> str:
+        """The recipe's name, with the scale where it has one."""
+        return self.name if self.method == "scores" else f"{self.name} ×{self.scale}"
 
     def start_weights(self) -> str | None:
         """What `start` names, for this scale."""

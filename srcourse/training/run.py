@@ -19,8 +19,13 @@ from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
 from srcourse.training.pixelwise import train_pixelwise
 from srcourse.training.recipe import Recipe
+from srcourse.training.scores import ScoreEngine, find_backbone, train_scores
 
-METHODS = {"pixelwise": train_pixelwise, "adversarial": train_adversarial}
+METHODS = {
+    "pixelwise": (Engine, train_pixelwise),
+    "adversarial": (Engine, train_adversarial),
+    "scores": (ScoreEngine, train_scores),
+}
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Run:
 
     def __repr__(self) -> str:
         psnr = next((f", {row['psnr']:.2f} dB in validation" for row in reversed(self.history) if "psnr" in row), "")
-        return f"Run({self.recipe.name} ×{self.recipe.scale}, step {self.step} of {self.recipe.steps}{psnr})"
+        return f"Run({self.recipe.label}, step {self.step} of {self.recipe.steps}{psnr})"
 
 
 def train(
@@ -65,7 +70,8 @@ def train(
     recipe : Recipe
         From `load_recipe`.
     photos : folder, or sequence of (3, H, W) tensors in [0, 1]
-        To learn from. Without them: `data.training_samples()`, what ships with the course.
+        To learn from. Without them: `data.training_samples()`, what ships with the course. For a score predictor: the folder
+        of AVA or TID2013, or a `data.Ratings`; without them, pseudo-opinions about those samples.
     validation : folder or sequence, optional
         Photos to measure PSNR on. Without them, the last ``data.hold_out`` of `photos` are kept for it.
     out : folder, optional
@@ -89,15 +95,16 @@ def train(
     """
     folder = Path(out) if out is not None else None
     _check_files(recipe, resuming=resume and folder is not None and (folder / "checkpoints").is_dir())
-    chosen = _photos(photos) if photos is not None else data.training_samples()
+    chosen = _photos(recipe, photos)
     if validation is not None:
-        held_out = _photos(validation)
+        held_out = _photos(recipe, validation)
     else:
         count = min(math.ceil(recipe.data.hold_out * len(chosen)), len(chosen) - 1)
         chosen, held_out = chosen[: len(chosen) - count], chosen[len(chosen) - count :]
-    engine = Engine(recipe, chosen, held_out, out=folder, resume=resume, progress=progress)
+    engine_class, method = METHODS[recipe.method]
+    engine = engine_class(recipe, chosen, held_out, out=folder, resume=resume, progress=progress)
     try:
-        METHODS[recipe.method](engine)
+        method(engine)
         model = engine.best_model()
         if folder is not None and engine.main:
             models.save(model, folder / "model.safetensors", card=_card(engine))
@@ -128,10 +135,19 @@ def _check_files(recipe: Recipe, resuming: bool) -> None:
             ) from None
     if recipe.loss_weights.perceptual:
         find_weights(recipe.perceptual.network, recipe.perceptual.weights)
+    if recipe.method == "scores" and recipe.scores.backbone != "random" and not resuming:
+        find_backbone(recipe.scores.backbone)
 
 
-def _photos(photos: str | os.PathLike | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    return data.photos(photos) if isinstance(photos, str | os.PathLike) else photos
+def _photos(recipe: Recipe, source: str | os.PathLike | Sequence | None) -> Sequence:
+    """What to learn from: photos, or rated images where the method is "scores"."""
+    if source is not None and not isinstance(source, str | os.PathLike):
+        return source
+    if recipe.method != "scores":
+        return data.photos(source) if source is not None else data.training_samples()
+    if source is not None:
+        return data.ratings(source)
+    return data.synthetic_ratings(list(data.training_samples()), recipe.scores.ratings, size=recipe.data.patch, seed=recipe.seed)
 
 
 def _card(engine: Engine) -> dict:
@@ -144,6 +160,6 @@ def _card(engine: Engine) -> dict:
         "minutes": round(engine.seconds / 60, 1),
         "hardware": f"{engine.world} × {gpu or platform.machine() + ' CPU'}, {engine.precision}",
         "date": datetime.date.today().isoformat(),
-        "validation_psnr": engine.best["psnr"],
+        f"validation_{engine.quality}": engine.best[engine.quality],
         "torch": torch.__version__,
     }

@@ -1,0 +1,177 @@
+"""Training a score predictor on rated images, in two phases (P002 §4.2; NIMA, Talebi and Milanfar 2018).
+
+First the new head alone, on features that stay as they are; then everything, slowly. The loss is the squared earth
+mover's distance of the predicted and the given distribution of scores (P002 equation 1).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import nn
+
+from srcourse.data import Ratings
+from srcourse.losses import squared_emd
+from srcourse.models import mean_score
+from srcourse.models.weights import pretrained
+from srcourse.seeds import generator as random_generator
+from srcourse.training.engine import Engine
+
+_READERS = 8  # threads that decode images: PIL works outside Python's lock
+
+
+class RatedCrops:
+    """Random crops of rated images; batch t is a pure function of (seed, t), decoded while batch t - 1 is learned from."""
+
+    def __init__(self, ratings: Ratings, *, crop: int, flip: float, seed: int, device: torch.device):
+        if not len(ratings):
+            raise ValueError("there are no rated images to learn from: expected at least one")
+        self.ratings, self.crop, self.flip, self.seed, self.device = ratings, crop, flip, seed, device
+        self._pool = ThreadPoolExecutor(_READERS)
+        self._ahead: tuple[tuple, list] | None = None  # what was asked for, and the crops that are on their way
+        digest = sha256("\n".join(ratings.names).encode())
+        digest.update(ratings.distributions.numpy().tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.ratings)
+
+    nbytes = 0  # nothing is kept in memory
+
+    def batch(self, step: int, size: int, *, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of batch `step`: images (size/world, 3, crop, crop) and distributions (size/world, 10)."""
+        wanted = (step, size, rank, world)
+        pending = self._ahead[1] if self._ahead is not None and self._ahead[0] == wanted else self._start(*wanted)
+        crops, labels = zip(*(future.result() for future in pending), strict=True)
+        following = (step + 1, size, rank, world)
+        self._ahead = (following, self._start(*following))
+        return torch.stack(crops).to(self.device), torch.stack(labels).to(self.device)
+
+    def _start(self, step: int, size: int, rank: int, world: int) -> list:
+        u = torch.rand(4, size, generator=random_generator(self.seed, step), dtype=torch.float64)
+        share = size // world
+        return [self._pool.submit(self._read, u[:, i].tolist()) for i in range(rank * share, (rank + 1) * share)]
+
+    def _read(self, u: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+        rating = self.ratings[int(u[0] * len(self.ratings))]
+        image = _at_least(rating.image, self.crop, rating.name)
+        top, left = (int(v * (side - self.crop + 1)) for v, side in zip(u[1:3], image.shape[-2:], strict=True))
+        image = image[:, top : top + self.crop, left : left + self.crop]
+        return image.flip(-1) if u[3] < self.flip else image, rating.distribution
+
+
+class ScoreEngine(Engine):
+    """The engine with rated images in place of photographs, and rank correlation in place of PSNR."""
+
+    result, quality = "predictor", "srocc"
+
+    def _load(self, photos: Sequence, validation: Sequence) -> None:
+        if not isinstance(photos, Ratings) or not isinstance(validation, Ratings):
+            raise ValueError("a score predictor learns from rated images: expected data.ava, data.tid2013 or data.synthetic_ratings")
+        recipe = self.recipe
+        if recipe.scores.head_batch % self.world:
+            raise ValueError(f"scores.head_batch is {recipe.scores.head_batch}: expected a multiple of the {self.world} processes")
+        self.validation = validation
+        crop, flip = recipe.data.patch, recipe.data.flip
+        self.bank = RatedCrops(photos, crop=crop, flip=flip, seed=recipe.seed, device=self.device)
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of batch `step`: images and distributions; the head's phase has its own batch size."""
+        size = self.recipe.scores.head_batch if step < self.recipe.scores.head_steps else self.recipe.data.batch
+        return self.bank.batch(step, size, rank=self.rank, world=self.world)
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+        """One step of gradient descent; the processes' gradients are averaged here, since the phases train different parts."""
+        optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        if self.world > 1:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        optimizer.step()
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Spearman's rank correlation of predicted and given mean scores, on the centres of the validation images."""
+        network = self.averaged.module if self.averaged is not None else self.networks[self.result]
+        network.eval()
+        count = len(self.validation)
+        predicted = torch.zeros(count, device=self.device)
+        for i in range(self.rank, count, self.world):
+            rating = self.validation[i]
+            image = _centre(_at_least(rating.image, self.recipe.data.patch, rating.name), self.recipe.data.patch)
+            predicted[i] = mean_score(network(image[None].to(self.device)))[0]
+        if self.world > 1:
+            predicted = self.accelerator.reduce(predicted, "sum")
+        network.train()
+        return spearman(predicted.cpu(), mean_score(self.validation.distributions))
+
+
+def train_scores(engine: ScoreEngine) -> None:
+    """Train the recipe's score predictor: `scores.head_steps` steps of its head, then all of it."""
+    recipe, part = engine.recipe, engine.recipe.scores
+    predictor = engine.network("predictor", recipe.model.name, **recipe.model.options, wrap=False)
+    if part.backbone != "random":
+        load_backbone(predictor, part.backbone)
+    head_optimizer = engine.optimizer("head", predictor.head, learning_rate=part.head_learning_rate)
+    optimizer = engine.optimizer("predictor", predictor)
+
+    for step in engine.steps():
+        head_only = step < part.head_steps
+        predictor.train()
+        predictor.features.requires_grad_(not head_only)
+        if head_only:
+            predictor.features.eval()  # BN's statistics stay as they are, too
+        photos, opinions = engine.batch(step)  # (n, 3, crop, crop) and (n, 10)
+        with engine.autocast(), engine.dice(step):
+            predicted = predictor(photos)  # (n, 10)
+        loss = squared_emd(predicted, opinions, root=part.root)
+        engine.log(loss=loss)
+        engine.update(head_optimizer if head_only else optimizer, loss)
+
+
+def load_backbone(predictor: nn.Module, weights: str) -> None:
+    """Put MobileNetV2's features into a predictor: "imagenet", torchvision's, or a file with its names."""
+    path = find_backbone(weights)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = {key: state[f"features.{key}"] for key in predictor.features.state_dict()}
+        predictor.features.load_state_dict(found)
+    except Exception:  # whatever a foreign file makes of it: pickles, other networks, text
+        raise ValueError(f"{path} holds no MobileNetV2 of this width: expected a state dict with torchvision's names") from None
+
+
+def find_backbone(weights: str) -> Path:
+    """The file of MobileNetV2's weights, downloaded where it must be; ``FileNotFoundError`` says what to do without a network."""
+    if weights == "imagenet":
+        address = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url
+        return pretrained(address, "the ImageNet weights of mobilenet_v2", "take --set scores.backbone=random")
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"there are no backbone weights {weights!r}: expected 'imagenet', 'random' or a file")
+    return Path(weights)
+
+
+def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Spearman's rank correlation of two (n,) tensors, ties sharing their mean rank; NaN-free: 0 where one is constant."""
+    ranks = []
+    for x in (a.double(), b.double()):
+        below, equal = (x[None] < x[:, None]).sum(1), (x[None] == x[:, None]).sum(1)
+        ranks.append(below + (equal - 1) / 2)
+    first, second = (r - r.mean() for r in ranks)
+    spread = (first.square().sum() * second.square().sum()).sqrt()
+    return (first @ second / spread).item() if spread > 0 else 0.0
+
+
+def _at_least(image: torch.Tensor, side: int, name: str) -> torch.Tensor:
+    if min(image.shape[-2:]) < side:
+        raise ValueError(f"{name} is {image.shape[-2]}×{image.shape[-1]} pixels, smaller than a crop of {side}: lower data.patch")
+    return image
+
+
+def _centre(image: torch.Tensor, side: int) -> torch.Tensor:
+    top, left = ((length - side) // 2 for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side]
