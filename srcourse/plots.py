@@ -37,7 +37,7 @@ class Picture:
     describe : str
         One sentence: what a reader should see. Written under the figure, and set as its alternative text.
     photo : bool
-        True stores JPEG (photographs), False PNG (lines and areas).
+        True stores JPEG (photographs, heat maps), False PNG of 128 colours (lines and areas).
     """
 
     def __init__(self, figure: Figure, describe: str, *, photo: bool = False):
@@ -105,8 +105,10 @@ def compare(
     if zoom is None:
         columns = min(len(arrays), 4)
         rows = -(-len(arrays) // columns)
+        lines_above = 1 + max(label.count("\n") for label in labels.values())
+        each = 3 * height / width + 0.45 + 0.2 * lines_above  # inches: image, axis, label
         figure, axes = plt.subplots(
-            rows, columns, figsize=(3 * columns, 3 * rows * height / width + 0.5 * rows), squeeze=False, layout="constrained"
+            rows, columns, figsize=(3 * columns, each * rows + 0.35 * bool(title)), squeeze=False, layout="constrained"
         )
         for axis in axes.flat[len(arrays) :]:
             axis.remove()
