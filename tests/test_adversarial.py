@@ -298,7 +298,7 @@ def test_the_user_is_warned_once_that_one_side_has_won(leaves, capsys):
         (["discriminator.chanels=4"], "patch_discriminator has no option 'chanels'"),
         (["discriminator.learning_rate=0"], "discriminator.learning_rate: .*greater than 0"),
         (["discriminator={name: srgan_discriminator, input_size: 96}"], "is data.patch"),
-        (["model.name=patch_discriminator"], "judges images: expected one of nearest"),
+        (["model.name=patch_discriminator"], "method adversarial expects one of nearest"),
         (["loss_weights={pixel: 0, adversarial: 0}"], "all loss_weights are 0"),
         (["loss_weights.adversarial=-1"], "loss_weights.adversarial: .*greater than or equal to 0"),
         (["loss_weights.style=1"], "no key 'loss_weights.style': expected one of pixel, perceptual, adversarial"),
