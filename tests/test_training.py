@@ -197,6 +197,18 @@ def test_resuming_with_another_recipe_or_photos_is_refused(leaves, tmp_path):
         sr.training.train(tiny(6), leaves[::-1], out=tmp_path, resume=True, progress=False)
 
 
+def test_a_run_of_an_older_version_goes_on(leaves, tmp_path):
+    """Fields that its recipe did not know then had their defaults."""
+    sr.training.train(tiny(3), leaves, out=tmp_path, progress=False)
+    path = tmp_path / "checkpoints" / "step_00000003" / "state.json"
+    state = json.loads(path.read_text())
+    del state["recipe"]["stages"], state["recipe"]["loss_weights"], state["recipe"]["data"]["half_turn"]
+    path.write_text(json.dumps(state))
+    assert sr.training.train(tiny(6), leaves, out=tmp_path, resume=True, progress=False).step == 6
+    with pytest.raises(ValueError, match=r"another recipe .data was"):
+        sr.training.train(tiny(9, "data.half_turn=0.5"), leaves, out=tmp_path, resume=True, progress=False)
+
+
 def test_a_damaged_checkpoint_is_passed_over(leaves, tmp_path, capsys):
     sr.training.train(tiny(9, "schedule={kind: constant}"), leaves, out=tmp_path, progress=False)
     path = tmp_path / "checkpoints" / "step_00000009" / "generator.safetensors"

@@ -29,11 +29,11 @@ from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.history import History
 from srcourse.training.interrupt import StopRequest
 from srcourse.training.plan import has_batch_norm, plan
-from srcourse.training.recipe import Recipe
+from srcourse.training.recipe import Recipe, parse
 
 _VALIDATION_TILE = 512  # LR pixels: large photos are validated in pieces
 # What may differ between a run and its continuation: how long it goes, and what is only watched.
-_FREE_TO_CHANGE = {"steps", "minutes", "log_every", "validate_every", "checkpoint_every", "patience", "title", "device"}
+_FREE_TO_CHANGE = {"steps", "minutes", "log_every", "validate_every", "checkpoint_every", "patience", "keep", "title", "device"}
 
 
 class TrainingError(RuntimeError):
@@ -343,6 +343,8 @@ class Engine:
     def _restore(self, step: int) -> None:
         state = self.checkpoints.state(step)
         now, then = self.recipe.model_dump(mode="json"), state["recipe"]
+        with contextlib.suppress(ValueError):  # a recipe of an older version lacks fields: they had their defaults
+            then = parse(then).model_dump(mode="json")
         changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
         if changed:
             key = changed[0]
