@@ -21,7 +21,7 @@ _MEAN_OR_SAMPLE = {
 
 _ACCURACY = {
     "a": "Take the mean over `late(rows)` of both accuracies, for each of the three games.",
-    "b": "Only a generator that ignores its judge leaves it that easy a task: did you pass the new weight to `play`?",
+    "b": "Only a generator that ignores its judge leaves it that easy a task: did you pass the new weight: `my_game(recipe(0.02))`?",
 }
 
 # --- 04.2 and 04.3: the losses --------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def load_state(model: nn.Module, path: Path) -> None:
 def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The model's state with every tensor of the weights that has its name and shape: a warm start across scales.
 
-    ``ValueError`` if none fits.
+    ``ValueError`` if fewer than half of the network's tensors are found: then the weights are another network's.
     """
     path = resolve(weights)
     state = model.state_dict()
@@ -104,8 +104,10 @@ def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, to
             if key in state and tuple(file.get_slice(key).get_shape()) == tuple(state[key].shape):
                 state[key] = file.get_tensor(key).to(state[key].dtype)
                 taken += 1
-    if not taken:
-        raise ValueError(f"no weight in {path} fits this network: expected weights of the same family and width")
+    if 2 * taken < len(state):
+        raise ValueError(
+            f"only {taken} of this network's {len(state)} tensors are in {path}: expected weights of the same family, width and depth"
+        )
     return state
 
 

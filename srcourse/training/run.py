@@ -18,7 +18,7 @@ from srcourse.models.weights import resolve
 from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
 from srcourse.training.pixelwise import train_pixelwise
-from srcourse.training.recipe import Recipe
+from srcourse.training.recipe import Recipe, recipes
 from srcourse.training.scores import ScoreEngine, find_backbone, train_scores
 
 METHODS = {
@@ -111,6 +111,9 @@ def train(
     finally:
         engine.release()
     if progress and engine.main:
+        if engine.step == recipe.steps:
+            kept = f"; {folder / 'model.safetensors'}" if folder is not None else ""
+            print(f"done: step {engine.step:,}{kept}")
         if engine.step > recipe.steps:
             print(f"nothing to do: the run is at step {engine.step} already, beyond the {recipe.steps} asked for")
         elif engine.step < recipe.steps:
@@ -129,9 +132,13 @@ def _check_files(recipe: Recipe, resuming: bool) -> None:
         except FileNotFoundError:
             run = re.fullmatch(r"runs/(\w+)-x(\d)", start)
             how = f"train them with: srcourse train {run[1]} --scale {run[2]}; " if run else ""
+            shipped = re.fullmatch(r"(\w+)-x(\d)", start)  # as the course's own weights are called
+            if shipped and shipped[1] in recipes():
+                name, scale = shipped[1], shipped[2]
+                how = f"train them with: srcourse train {name} --scale {scale}, and start from them with --set start=runs/{start}; or "
             raise FileNotFoundError(
                 f"{recipe.name} starts from {start}, which is not here: {how}"
-                "name others with start=WEIGHTS, or begin afresh with start=null"
+                "name others with --set start=WEIGHTS, or begin afresh with --set start=null"
             ) from None
     if recipe.loss_weights.perceptual:
         find_weights(recipe.perceptual.network, recipe.perceptual.weights)
