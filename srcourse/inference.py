@@ -46,6 +46,8 @@ def upscale(
     images.check(lr, name="lr")
     if lr.ndim > 4 or lr.shape[-3] not in (1, 3, 4):
         raise ValueError(f"lr has shape {tuple(lr.shape)}: expected (1, 3 or 4, height, width), optionally batched")
+    if hasattr(model, "name") and not hasattr(model, "scale"):
+        raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
     if tile is not None and tile < 8:
         raise ValueError(f"tile is {tile}: expected at least 8 LR pixels")
     if overlap < 0:

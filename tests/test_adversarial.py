@@ -264,6 +264,28 @@ def test_two_processes_follow_one(norm, process, photo_folder, tmp_path):
                 assert a[key] == pytest.approx(b[key], abs=1e-3 if key == "psnr" else 1e-5) or norm, (key, a, b)
 
 
+def test_a_broken_weight_stops_the_run_before_it_is_saved(leaves, tmp_path):
+    """A step of finite losses whose update breaks a weight: the last good checkpoint stays the last."""
+    from srcourse.training.adversarial import train_adversarial
+
+    engine = Engine(tiny(9, "checkpoint_every=1", "log_every=1"), leaves[:4], out=tmp_path, progress=False)
+    update = engine.update
+
+    def breaking(optimizer, loss):
+        update(optimizer, loss)
+        if engine.step == 3:
+            engine.networks["generator"].head[0].bias.data[0] = float("nan")
+
+    engine.update = breaking
+    try:
+        with pytest.raises(sr.training.TrainingError, match="step 4: training stopped, the last good checkpoint is step 3"):
+            train_adversarial(engine)
+    finally:
+        engine.release()
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in states(tmp_path, 3)[0].values())
+
+
 # --- balance ----------------------------------------------------------------------------------------------------
 
 

@@ -110,3 +110,9 @@ def test_the_command_upscales_grey_and_transparent_files(command, tmp_path):
     assert process.returncode == 0, process.stderr
     assert sr.images.read(tmp_path / "out" / "grey_x3.png").shape == (3, 15, 21)
     assert sr.images.read(tmp_path / "out" / "glass_x3.png", alpha=True).shape == (4, 15, 21)
+
+
+def test_a_network_that_judges_is_refused():
+    for name, options in (("patch_discriminator", {"channels": 2}), ("score_predictor", {"width": 0.1})):
+        with pytest.raises(ValueError, match=f"{name} judges images and does not enlarge them"):
+            sr.upscale(sr.models.create(name, **options), torch.rand(3, 40, 40))

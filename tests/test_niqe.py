@@ -177,7 +177,9 @@ def test_bad_input_gets_one_line(tmp_path, monkeypatch):
     np.savez(tmp_path / "b.npz", mu_pris_param=np.zeros(35), cov_pris_param=np.eye(36))
     np.savez(tmp_path / "c.npz", something=np.zeros(35))
     (tmp_path / "d.txt").write_text("no")
-    for name in ("a.safetensors", "b.npz", "c.npz", "d.txt"):
+    (tmp_path / "e.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:300])
+    (tmp_path / "f.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    for name in ("a.safetensors", "b.npz", "c.npz", "d.txt", "e.npz", "f.mat"):
         with pytest.raises(ValueError, match="is no pristine model"):
             NIQE(tmp_path / name)
 

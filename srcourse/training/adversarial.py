@@ -60,7 +60,8 @@ def train_adversarial(engine: Engine) -> None:
                 fake_logits = judge(sr)
             terms["adversarial_loss"] = generator_loss(fake_logits, kind, real_logits)
             loss = loss + weights.adversarial * terms["adversarial_loss"]
-        engine.log(loss=loss, **terms, discriminator_loss=d_loss, real_accuracy=real_accuracy, generated_accuracy=generated_accuracy)
+        # a term before the sum: of several that are not finite, the first is named
+        engine.log(discriminator_loss=d_loss, **terms, loss=loss, real_accuracy=real_accuracy, generated_accuracy=generated_accuracy)
         engine.update(generator_optimizer, loss)
 
 

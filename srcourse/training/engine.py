@@ -256,12 +256,22 @@ class Engine:
 
     def _check_finite(self, newest_only: bool = False) -> None:
         wrong = self.history.not_finite(newest_only)
+        if wrong is None and not newest_only:
+            wrong = self._broken_weight()
         if wrong is not None:
             step, name, value = wrong
             saved = self.checkpoints.steps() if self.out is not None else []
             left = f"the last good checkpoint is step {saved[-1]} in {self.out}" if saved else "there is no checkpoint"
             advice = "lower optimizer.learning_rate or set optimizer.clip"
             raise TrainingError(f"{name} is {value} at step {step}: training stopped, {left}; {advice}")
+
+    def _broken_weight(self) -> tuple[int, str, float] | None:
+        """(step, name, value) of a network that a step with finite losses has broken: its checkpoint would be worthless."""
+        for name, network in self.networks.items():
+            for tensor in network.parameters():
+                if not torch.isfinite(tensor).all():
+                    return self.step, f"a weight of the {name}", float("nan")
+        return None
 
     def _validate(self) -> float:
         """Mean PSNR of the generator on the validation images by the papers' protocol, shared among the processes."""

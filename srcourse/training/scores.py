@@ -92,6 +92,8 @@ class ScoreEngine(Engine):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        if self.recipe.optimizer.clip:
+            self.accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.optimizer.clip)
         optimizer.step()
 
     @torch.no_grad()
