@@ -286,6 +286,14 @@ def test_a_broken_weight_stops_the_run_before_it_is_saved(leaves, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in states(tmp_path, 3)[0].values())
 
 
+def test_of_terms_that_are_not_finite_the_culprit_is_named(leaves, monkeypatch):
+    from srcourse.training import adversarial
+
+    monkeypatch.setattr(adversarial, "discriminator_loss", lambda real, fake, kind: (real - fake).mean() * float("nan"))
+    with pytest.raises(sr.training.TrainingError, match="discriminator_loss is nan at step 1"):
+        sr.training.train(tiny(3), leaves, progress=False)
+
+
 # --- balance ----------------------------------------------------------------------------------------------------
 
 

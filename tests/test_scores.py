@@ -75,6 +75,15 @@ def test_resume_is_bit_identical_in_either_phase(rated, tmp_path):
         assert sums[0] == sums[1]
 
 
+def test_clipping_reaches_both_phases(rated):
+    for head_steps in (0, 2):
+        weights = [
+            sr.training.train(tiny(2, head_steps, f"optimizer.clip={clip}"), rated, progress=False).model.state_dict()["head.1.weight"]
+            for clip in ("null", "1e-12")
+        ]
+        assert not torch.equal(*weights)
+
+
 def test_it_learns_and_its_file_loads(rated, tmp_path):
     recipe = tiny(
         60, 0, "validate_every=60", "data.batch=8", "data.patch=48", "model={width: 0.35, dropout: 0}", "optimizer.learning_rate=1e-3"

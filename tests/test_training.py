@@ -173,9 +173,12 @@ def test_a_compiled_network_trains_as_the_plain_one(leaves, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(leaves, tmp_path):
-    recipe = tiny(12, "optimizer.learning_rate=1e30", "optimizer.clip=null")
-    with pytest.raises(sr.training.TrainingError, match=r"(loss|a weight of the generator) is (nan|inf) at step \d+: .*checkpoint"):
-        sr.training.train(recipe, leaves, out=tmp_path, progress=False)
+    rates = ["optimizer.learning_rate=1e30", "optimizer.clip=null"]
+    quiet = ["log_every=100", "validate_every=100", "checkpoint_every=100"]  # nothing looks at the weights in between
+    with pytest.raises(sr.training.TrainingError, match=r"loss is (nan|inf) at step \d+: .*checkpoint"):
+        sr.training.train(tiny(12, *rates, *quiet), leaves, progress=False)
+    with pytest.raises(sr.training.TrainingError, match=r"a weight of the generator is nan at step 2: .*checkpoint"):
+        sr.training.train(tiny(12, *rates), leaves, out=tmp_path, progress=False)
     for step in Checkpoints(tmp_path / "checkpoints").steps():
         state = load_file(tmp_path / "checkpoints" / f"step_{step:08d}" / "generator.safetensors")
         assert all(torch.isfinite(tensor).all() for tensor in state.values())

@@ -7,6 +7,7 @@ the recipe's ``loss_weights``, the game is its ``adversarial`` (see `losses.adve
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from torch import nn
 
@@ -95,7 +96,7 @@ def one_sided(rows: Sequence[Mapping[str, float]], steps: int = _LONG) -> str | 
     """Which side has won, "discriminator" or "generator", by every row of the last `steps` steps; None: the game is open."""
     if not rows or rows[-1]["step"] < steps:
         return None
-    recent = [row for row in rows if row["step"] > rows[-1]["step"] - steps]
+    recent = list(takewhile(lambda row: row["step"] > rows[-1]["step"] - steps, reversed(rows)))  # the history may be long
     if all(min(row["real_accuracy"], row["generated_accuracy"]) > 0.99 for row in recent):
         return "discriminator"
     if all(row["generated_accuracy"] < 0.01 for row in recent):

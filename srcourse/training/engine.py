@@ -202,9 +202,14 @@ class Engine:
         """One step of gradient descent on `loss`."""
         optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
+        parameters = optimizer.param_groups[0]["params"]
+        self._share_gradients(parameters)
         if self.recipe.optimizer.clip:
-            self.accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.optimizer.clip)
+            self.accelerator.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
         optimizer.step()
+
+    def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average gradients over the processes: the wrapped networks did so during the backward pass."""
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to make, from where the run stands; between them, everything else happens."""
@@ -268,9 +273,9 @@ class Engine:
     def _broken_weight(self) -> tuple[int, str, float] | None:
         """(step, name, value) of a network that a step with finite losses has broken: its checkpoint would be worthless."""
         for name, network in self.networks.items():
-            for tensor in network.parameters():
-                if not torch.isfinite(tensor).all():
-                    return self.step, f"a weight of the {name}", float("nan")
+            tensors = [t for t in network.state_dict().values() if t.is_floating_point()]
+            if not torch.stack([torch.isfinite(t).all() for t in tensors]).all():  # one wait for the GPU, not one a tensor
+                return self.step, f"a weight of the {name}", float("nan")
         return None
 
     def _validate(self) -> float:

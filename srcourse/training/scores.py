@@ -84,17 +84,10 @@ class ScoreEngine(Engine):
         size = self.recipe.scores.head_batch if step < self.recipe.scores.head_steps else self.recipe.data.batch
         return self.bank.batch(step, size, rank=self.rank, world=self.world)
 
-    def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-        """One step of gradient descent; the processes' gradients are averaged here, since the phases train different parts."""
-        optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        if self.world > 1:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        if self.recipe.optimizer.clip:
-            self.accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.optimizer.clip)
-        optimizer.step()
+    def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
+        if self.world > 1:  # the predictor is not wrapped, since the phases train different parts of it
+            for parameter in parameters:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     @torch.no_grad()
     def _validate(self) -> float:
