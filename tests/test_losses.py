@@ -276,12 +276,15 @@ def test_wrong_perceptual_networks_get_one_line(tmp_path, photos):
     (tmp_path / "text.safetensors").write_text("no")
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "short.safetensors")
     save_file({"features.0.weight": torch.zeros(1), "features.0.bias": torch.zeros(64)}, tmp_path / "odd.safetensors")
+    broken = {"features.0.weight": torch.full((64, 3, 3, 3), float("nan")), "features.0.bias": torch.zeros(64)}
+    save_file(broken, tmp_path / "nan.safetensors")
     for arguments, words in {
         ("vgg11", "relu1_1", "random"): "no perceptual network 'vgg11': expected one of vgg16, vgg19",
         ("vgg16", "relu4_4", "random"): "vgg16 has no layer 'relu4_4'",
         ("vgg16", "relu1_1", tmp_path / "text.pth"): "holds no weights of this VGG",
         ("vgg16", "relu1_1", tmp_path / "text.safetensors"): "holds no weights of this VGG",
         ("vgg16", "relu1_1", tmp_path / "short.safetensors"): "has no weight features.0.bias",
+        ("vgg16", "relu1_1", tmp_path / "nan.safetensors"): "holds no weights of this VGG",
         ("vgg16", "relu1_1", tmp_path / "odd.safetensors"): "holds no weights of this VGG",
     }.items():
         with pytest.raises(ValueError, match=words) as caught:

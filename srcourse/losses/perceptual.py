@@ -5,18 +5,15 @@ P000 takes VGG16's relu4_3, P001 VGG19's relu5_4 ("VGG54", Ledig et al. 2017) an
 """
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from srcourse.models.weights import pretrained
+from srcourse.models.weights import fill_features, pretrained
 
 NETWORKS = ("vgg16", "vgg19")
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block, before its pooling
@@ -170,16 +167,7 @@ def _fill(front: nn.Sequential, path: Path | None) -> None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(layer.bias)
         return
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        state = {key.removeprefix("features."): tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-        front.load_state_dict({key: state[key] for key in front.state_dict()})
-    except KeyError as error:
-        raise ValueError(f"{path} has no weight features.{error.args[0]}: expected a VGG's state dict with torchvision's names") from None
-    except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError, EOFError, TypeError, pickle.UnpicklingError):
-        raise ValueError(
-            f"{path} holds no weights of this VGG: expected a state dict as .safetensors, or .pth with nothing but tensors"
-        ) from None
+    fill_features(front, path, "weights of this VGG")
 
 
 @torch.no_grad()

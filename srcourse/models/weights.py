@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from srcourse.files import whole_file
@@ -133,6 +133,25 @@ def pretrained(address: str, what: str, otherwise: str) -> Path:
                 f"{what} are not here and cannot be downloaded ({reason}): with a network, run curl -o {path} {address}; or {otherwise}"
             ) from None
     return path
+
+
+def fill_features(features: nn.Module, path: Path, what: str) -> None:
+    """Put a file's weights with torchvision's names ("features.0.weight", …) into a network's `features`, or its front.
+
+    ``ValueError`` if the file is none of `what`, lacks one of them, or holds NaN; nothing in it is run.
+    """
+    expected = "expected a state dict with torchvision's names, as .safetensors, or .pth with nothing but tensors"
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        missing = next((key for key in features.state_dict() if f"features.{key}" not in state), None)
+        found = {} if missing else {key: state[f"features.{key}"] for key in features.state_dict()}
+        if not all(torch.isfinite(tensor).all() for tensor in found.values()):
+            raise ValueError
+        features.load_state_dict(found, strict=not missing)
+    except Exception:  # whatever a foreign file makes of it: pickles, text, another network
+        raise ValueError(f"{path} holds no {what}: {expected}") from None
+    if missing:
+        raise ValueError(f"{path} has no weight features.{missing}: {expected}")
 
 
 def resolve(weights: str | os.PathLike) -> Path:

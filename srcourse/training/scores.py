@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import nn
 
 from srcourse.data import Ratings
 from srcourse.losses import squared_emd
 from srcourse.models import mean_score
-from srcourse.models.weights import pretrained
+from srcourse.models.weights import fill_features, pretrained
 from srcourse.seeds import generator as random_generator
 from srcourse.training.engine import Engine
 
@@ -131,13 +130,7 @@ def train_scores(engine: ScoreEngine) -> None:
 
 def load_backbone(predictor: nn.Module, weights: str) -> None:
     """Put MobileNetV2's features into a predictor: "imagenet", torchvision's, or a file with its names."""
-    path = find_backbone(weights)
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        found = {key: state[f"features.{key}"] for key in predictor.features.state_dict()}
-        predictor.features.load_state_dict(found)
-    except Exception:  # whatever a foreign file makes of it: pickles, other networks, text
-        raise ValueError(f"{path} holds no MobileNetV2 of this width: expected a state dict with torchvision's names") from None
+    fill_features(predictor.features, find_backbone(weights), "MobileNetV2 of this width")
 
 
 def find_backbone(weights: str) -> Path:
