@@ -3,6 +3,7 @@
 import http.server
 import importlib.util
 import io
+import sys
 import threading
 
 import numpy as np
@@ -70,9 +71,9 @@ def test_scores_are_those_of_plain_numpy():
     plain = script("niqe")
     leaves = sr.data.DeadLeaves(seed=3, size=224)
     batch = torch.stack([leaves[i] for i in range(3)])
-    luma = sr.images.to_uint8(sr.images.rgb_to_y(sr.images.to_uint8(batch).double() / 255)[:, 0, 4:196, 4:196]).double().numpy()
     metric = NIQE()
-    expected = [plain.plain_niqe(y, metric.mean.numpy(), metric.covariance.numpy()) for y in luma]
+    pristine = metric.mean.numpy(), metric.covariance.numpy()
+    expected = [plain.plain_niqe(rgb, *pristine) for rgb in batch[..., 4:204, 4:204].numpy()]
     assert metric.scores(batch[..., :208, :208], border=4).numpy() == pytest.approx(expected, abs=1e-6)
 
 
@@ -315,3 +316,66 @@ def test_constant_patches_do_not_break_the_loss():
     value = sr.losses.NaturalnessLoss()(x)
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(x.grad).all()
+
+
+# --- the perceptual index -------------------------------------------------------------------------------------------
+
+
+def test_the_perceptual_index_is_its_formula():
+    photo = sr.images.sample("astronaut")
+    assert sr.metrics.perceptual_index(photo, 7.5, border=4) == pytest.approx((10 - 7.5 + sr.metrics.niqe(photo, border=4)) / 2)
+    seen = []
+
+    def score(image):
+        seen.append(image)
+        return torch.tensor(8.0)
+
+    whole = sr.metrics.perceptual_index(photo + 0.001, score, border=4)
+    assert whole == pytest.approx((10 - 8 + sr.metrics.niqe(photo + 0.001, border=4)) / 2)
+    assert torch.equal(seen[0], sr.images.quantize(photo + 0.001)[:, 4:-4, 4:-4])
+
+
+def test_the_sr_score_of_pyiqa_is_asked_for_by_need(monkeypatch, tmp_path):
+    """A stand-in for pyiqa, which is not a dependency: what it is asked, and that nothing imports it before."""
+    calls = []
+
+    class Stand:
+        @staticmethod
+        def create_metric(name, **options):
+            calls.append((name, options))
+            if "bad" in options.get("pretrained_model_path", ""):
+                raise KeyError("model")
+            return lambda batch: batch.mean() * 0 + 6.0
+
+    photo = sr.images.sample("chelsea")
+    with pytest.raises(ImportError, match="pip install pyiqa, or pass sr_score as a number"):
+        sr.metrics.perceptual_index(photo)
+    monkeypatch.setitem(sys.modules, "pyiqa", Stand)
+    model, bad = tmp_path / "model.mat", tmp_path / "bad.mat"
+    model.write_text("")
+    bad.write_text("")
+    expected = (10 - 6 + sr.metrics.niqe(photo)) / 2
+    assert sr.metrics.perceptual_index(photo) == pytest.approx(expected)
+    assert sr.metrics.perceptual_index(photo, model) == pytest.approx(expected)
+    assert calls == [("nrqm", {"device": "cpu"}), ("nrqm", {"device": "cpu", "pretrained_model_path": str(model)})]
+    with pytest.raises(ValueError, match=r"bad.mat is no SR score model .*expected the .mat of Ma"):
+        sr.metrics.perceptual_index(photo, bad)
+
+
+@pytest.mark.parametrize(
+    "score, error, words",
+    [
+        (float("nan"), ValueError, "the SR score is nan: expected a number"),
+        (lambda image: image, ValueError, "expected one number"),
+        ("absent.mat", FileNotFoundError, "no SR score model 'absent.mat'"),
+        (None, ValueError, "the SR score is None: expected one number"),
+    ],
+)
+def test_a_wrong_sr_score_is_told(score, error, words):
+    with pytest.raises(error, match=words):
+        sr.metrics.perceptual_index(sr.images.sample("chelsea"), score)
+
+
+def test_the_perceptual_index_takes_one_colour_image():
+    with pytest.raises(ValueError, match=r"expected an image \(3, H, W\)"):
+        sr.metrics.perceptual_index(torch.rand(2, 3, 200, 200), 5)

@@ -119,8 +119,8 @@ def mscn(luma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         Coefficients below 1e-9 are zero: in flat regions they are rounding noise.
     """
     mean = local_mean(luma)
-    deviation = torch.addcmul(local_mean(luma * luma), mean, mean, value=-1).abs().sqrt()
-    return F.hardshrink((luma - mean) / (deviation + 1), _FLAT), deviation
+    deviation = local_mean(luma * luma).addcmul_(mean, mean, value=-1).abs_().sqrt_()  # in place: on a CPU, memory is what takes time
+    return F.hardshrink((luma - mean).div_(deviation + 1), _FLAT), deviation
 
 
 def aggd(samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -222,7 +222,7 @@ def local_mean(x: torch.Tensor) -> torch.Tensor:
         total = padded.narrow(axis, _RADIUS, length) * weights[_RADIUS]
         for i in range(_RADIUS):  # the window is symmetric
             pair = padded.narrow(axis, i, length) + padded.narrow(axis, 2 * _RADIUS - i, length)
-            total = total.add(pair, alpha=weights[i])
+            total.add_(pair, alpha=weights[i])  # in place: the gradient needs none of these sums
         padded = total
     return padded
 
