@@ -29,6 +29,9 @@ LESSONS = {
     "03_srresnet": "SRResNet",
     "04_srgan": "SRGAN",
     "05_patchgan_msfm": "PatchGAN and MSFM",
+    "06_perceptual_niqe": "Perceptual losses and NIQE",
+    "07_fft_discriminator": "The FFT discriminator",
+    "08_recursive_training": "Recursive training",
 }
 """The lessons in their order, and what links call them."""
 

@@ -50,8 +50,9 @@ def evaluate(
     markdown: Annotated[Path | None, typer.Option(help="Write the table here as Markdown, too.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns.")] = False,
     tile: Annotated[int | None, typer.Option(help="Work in tiles of so many LR pixels.")] = None,
+    pristine: Annotated[str, typer.Option(help="NIQE's model: course, official (as papers use it) or a file.")] = "course",
 ) -> None:
-    """Score models on benchmarks by the papers' protocol: PSNR and SSIM on luma, seconds, parameters."""
+    """Score models on benchmarks by the papers' protocol: PSNR, SSIM and NIQE on luma, detail, seconds, parameters."""
     from srcourse import machine, models
     from srcourse.data import benchmarks
     from srcourse.evaluation import Table
@@ -67,7 +68,7 @@ def evaluate(
     for one in [scale] if scale is not None else sorted(scales):
         fitting = {name: trained[name] if name in trained else models.create(name, scale=one) for name in weights}
         fitting = {name: model for name, model in fitting.items() if scale is not None or model.scale == one}
-        part = score_models(fitting, benchmarks(data, one), tile=tile, ensemble=ensemble, progress=True)
+        part = score_models(fitting, benchmarks(data, one), tile=tile, ensemble=ensemble, pristine=pristine, progress=True)
         table.scores += part.scores
     print(table)
     if csv is not None:
@@ -84,6 +85,7 @@ def upscale(
     scale: Annotated[int | None, typer.Option(help="Upscaling factor: 4 for bicubic and nearest, else the weights' own.")] = None,
     tile: Annotated[int, typer.Option(help="Work in tiles of so many LR pixels.")] = 256,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns: eight times slower.")] = False,
+    passes: Annotated[int, typer.Option(min=1, max=3, help="Enlarge the result again, so often in all.")] = 1,
 ) -> None:
     """Upscale images; a transparent one keeps its transparency. One that fails is named, and the others still come."""
     from srcourse import images, inference, machine, models
@@ -94,7 +96,7 @@ def upscale(
         network = models.load(model, device=machine.device())
     if scale not in (None, network.scale):
         raise ValueError(f"{model} enlarges {network.scale} times: leave out --scale {scale}, or choose other weights")
-    targets = [out / f"{path.stem}_x{network.scale}.png" for path in pictures]
+    targets = [out / f"{path.stem}_x{network.scale**passes}.png" for path in pictures]
     for i, target in enumerate(targets):
         if target in targets[:i]:
             raise ValueError(f"{pictures[targets.index(target)]} and {pictures[i]} would both become {target}: do them one at a time")
@@ -104,7 +106,7 @@ def upscale(
     for path, target in zip(pictures, targets, strict=True):
         try:
             lr = images.read(path, alpha=True)
-            images.write(target, inference.upscale(network, lr, tile=tile, ensemble=ensemble))
+            images.write(target, inference.upscale(network, lr, tile=tile, ensemble=ensemble, passes=passes))
             print(f"{path} → {target}")
         except (ValueError, OSError) as error:
             _complain(error)

@@ -1,4 +1,4 @@
-"""A model × a benchmark → a table: PSNR and SSIM by the papers' protocol, seconds and parameters."""
+"""A model × a benchmark → a table: PSNR, SSIM and NIQE by the papers' protocol, detail, seconds and parameters."""
 
 import csv
 import html
@@ -9,13 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from srcourse import images, metrics
+from srcourse import degradation, images, metrics
 from srcourse.data import Benchmark
 from srcourse.files import write_text
 from srcourse.inference import upscale
+from srcourse.metrics.niqe import BLOCK as NIQE_BLOCK
 from srcourse.models import count_parameters
 
 
@@ -29,6 +31,8 @@ class Score:
     images: int
     psnr: float  # dB, luma
     ssim: float
+    niqe: float  # of the images that are large enough for it; NaN where none is
+    detail: float  # energy above half the Nyquist frequency, as a multiple of the originals'
     seconds: float  # for one image, on the model's device
     parameters: int
 
@@ -40,13 +44,21 @@ class Table:
     scores: list[Score] = field(default_factory=list)
     images: list[dict] = field(default_factory=list)
 
-    _HEADINGS = ("model", "benchmark", "scale", "images", "PSNR (dB)", "SSIM", "s/image", "parameters")
+    def add(self, model: str, benchmark: str, scale: int, network: nn.Module, rows: Sequence[Mapping]) -> None:
+        """Add a row, the means of a model's images, and the images' own scores."""
+        means = {key: _mean([row[key] for row in rows]) for key in ("psnr", "ssim", "niqe", "detail", "seconds")}
+        parameters = count_parameters(network) if isinstance(network, nn.Module) else 0
+        self.scores.append(Score(model, benchmark, scale, len(rows), parameters=parameters, **means))
+        self.images += [{"model": model, "benchmark": benchmark, "scale": scale, **row} for row in rows]
+
+    _HEADINGS = ("model", "benchmark", "scale", "images", "PSNR (dB)", "SSIM", "NIQE", "detail", "s/image", "parameters")
 
     def _cells(self) -> list[tuple[str, ...]]:
-        return [
-            (s.model, s.benchmark, f"×{s.scale}", str(s.images), f"{s.psnr:.3f}", f"{s.ssim:.4f}", f"{s.seconds:.3f}", f"{s.parameters:,}")
-            for s in self.scores
-        ]
+        rows = []
+        for s in self.scores:
+            quality = f"{s.psnr:.3f}", f"{s.ssim:.4f}", "–" if math.isnan(s.niqe) else f"{s.niqe:.2f}", f"{s.detail:.3f}"
+            rows.append((s.model, s.benchmark, f"×{s.scale}", str(s.images), *quality, f"{s.seconds:.3f}", f"{s.parameters:,}"))
+        return rows
 
     def __str__(self) -> str:
         rows = [self._HEADINGS, *self._cells()]
@@ -85,6 +97,8 @@ def evaluate(
     *,
     tile: int | None = None,
     ensemble: bool = False,
+    passes: int = 1,
+    pristine: str | os.PathLike = "course",
     progress: bool = False,
 ) -> Table:
     """Score every model on every benchmark.
@@ -97,8 +111,10 @@ def evaluate(
         All for the benchmarks' scale.
     benchmark : Benchmark, or several
         From `data.benchmarks`, or made of photos: ``Benchmark("samples", 4, data.samples(["chelsea"]))``.
-    tile, ensemble
+    tile, ensemble, passes
         As for `inference.upscale`.
+    pristine : "course", "official" or path
+        NIQE's model, as in `metrics.NIQE`; only "official" compares with papers.
     progress : bool
         Show a progress bar.
 
@@ -111,37 +127,96 @@ def evaluate(
     ValueError
         If a model gives another size than the benchmark's HR images.
     """
-    table = Table()
-    chosen = [benchmark] if isinstance(benchmark, Benchmark) else list(benchmark)
-    for one in chosen:
+    table, niqe = Table(), metrics.NIQE(pristine)
+    for one in [benchmark] if isinstance(benchmark, Benchmark) else benchmark:
         pairs = list(tqdm(one, desc=f"reading {one.name} ×{one.scale}", disable=not progress, leave=False))
         for name, model in models.items():
             rows = []
             for pair in tqdm(pairs, desc=f"{name} on {one.name} ×{one.scale}", disable=not progress, leave=False):
                 start = time.perf_counter()
-                sr = images.quantize(upscale(model, pair.lr, tile=tile, ensemble=ensemble))
+                sr = upscale(model, pair.lr, tile=tile, ensemble=ensemble, passes=passes)
                 seconds = time.perf_counter() - start
                 if sr.shape != pair.hr.shape:
                     got = sr.shape[-1] / pair.lr.shape[-1]
                     raise ValueError(f"{name} enlarges {got:g} times: expected a model for scale {one.scale}, that of {one.name}")
-                try:
-                    psnr = metrics.psnr(sr, pair.hr, border=one.scale)
-                    ssim = metrics.ssim(sr, pair.hr, border=one.scale)
-                except ValueError as error:
-                    raise ValueError(f"{pair.name} of {one.name} cannot be scored: {error}") from None
-                rows.append(
-                    {
-                        "model": name,
-                        "benchmark": one.name,
-                        "scale": one.scale,
-                        "image": pair.name,
-                        "psnr": psnr,
-                        "ssim": ssim,
-                        "seconds": seconds,
-                    }
-                )
-            means = {key: math.fsum(row[key] for row in rows) / len(rows) for key in ("psnr", "ssim", "seconds")}
-            parameters = count_parameters(model) if isinstance(model, nn.Module) else 0
-            table.scores.append(Score(name, one.name, one.scale, len(rows), parameters=parameters, **means))
-            table.images += rows
+                scores = _scores(sr, pair.hr, one.scale, niqe, f"{pair.name} of {one.name}")
+                rows.append({"image": pair.name, **scores, "seconds": seconds})
+            table.add(name, one.name, one.scale, model, rows)
     return table
+
+
+def evaluate_passes(
+    models: Mapping[str, nn.Module],
+    photos: Sequence[torch.Tensor],
+    passes: int = 2,
+    *,
+    scale: int = 2,
+    pristine: str | os.PathLike = "course",
+    progress: bool = False,
+) -> Table:
+    """Score networks that are applied to their own image, after every pass (P004 §4.4).
+
+    A photo is shrunk by scale^passes with MATLAB's bicubic; the image after pass k is compared, by the protocol of
+    `evaluate`, with the photo shrunk to its size: with the photo itself after the last.
+
+    Parameters
+    ----------
+    models : mapping of name to network
+        All for `scale`.
+    photos : sequence of (3, H, W) tensors in [0, 1]
+    passes, scale : int
+        scale^passes at most 8.
+    pristine
+        As for `evaluate`.
+
+    Returns
+    -------
+    Table
+        A row for each model and pass, its benchmark called "pass 1", "pass 2", ..., its scale that of all passes so far,
+        its seconds those of this pass.
+
+    Raises
+    ------
+    ValueError
+        For photos that are too small, or a model of another scale.
+    """
+    if passes < 1 or not 2 <= scale**passes <= 8:
+        raise ValueError(f"{passes} passes at scale {scale} enlarge {scale**passes} times: expected 2 to 8")
+    table, niqe = Table(), metrics.NIQE(pristine)
+    for name, model in models.items():
+        rows: dict[int, list[dict]] = {k: [] for k in range(1, passes + 1)}
+        for i in tqdm(range(len(photos)), desc=name, disable=not progress, leave=False):
+            photo = images.crop_to_multiple(photos[i], scale**passes)
+            sr = degradation.downscale(photo, scale**passes)
+            for k in rows:
+                start = time.perf_counter()
+                sr = upscale(model, sr)
+                seconds = time.perf_counter() - start
+                rest = scale ** (passes - k)
+                hr = degradation.downscale(photo, rest) if rest > 1 else photo
+                if sr.shape != hr.shape:
+                    raise ValueError(f"{name} is no model for scale {scale}: it made {tuple(sr.shape)} of what should be {tuple(hr.shape)}")
+                scores = _scores(sr, hr, scale**k, niqe, f"photo {i} after pass {k}")
+                rows[k].append({"image": f"photo {i}", **scores, "seconds": seconds})
+        for k, found in rows.items():
+            table.add(name, f"pass {k}", scale**k, model, found)
+    return table
+
+
+def _scores(sr: torch.Tensor, hr: torch.Tensor, border: int, metric: metrics.NIQE, what: str) -> dict[str, float]:
+    """PSNR, SSIM, NIQE and detail of one image, as it would be saved; `what` names it in an error."""
+    sr, hr = images.quantize(sr), images.quantize(hr)
+    try:
+        psnr, ssim = (fidelity(sr, hr, border=border) for fidelity in (metrics.psnr, metrics.ssim))
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be scored: {error}") from None
+    height, width = (side - 2 * border for side in sr.shape[-2:])
+    niqe = metric(sr, border=border) if (height // NIQE_BLOCK) * (width // NIQE_BLOCK) >= 2 else math.nan
+    ours, original = (metrics.high_frequency_share(images.crop_border(image, border)) for image in (sr, hr))
+    return {"psnr": psnr, "ssim": ssim, "niqe": niqe, "detail": ours / original if original > 0 else math.nan}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are numbers."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan

@@ -1,4 +1,4 @@
-"""Upscale an image with a network: any size and number of channels, in tiles, with self-ensemble."""
+"""Upscale an image with a network: any size and number of channels, in tiles, with self-ensemble, in repeated passes."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,7 @@ def upscale(
     tile: int | None = None,
     overlap: int = 48,
     ensemble: bool = False,
+    passes: int = 1,
 ) -> torch.Tensor:
     """Upscale an image, or a batch, with a network.
 
@@ -33,15 +34,17 @@ def upscale(
         tiles make the same image as one piece does, up to float rounding.
     ensemble : bool
         Average over the eight flips and turns of the input (EDSR's self-ensemble): slower, usually 0.1 dB better.
+    passes : int
+        Apply the network to its own image, clamped to [0, 1], so often (P004 §4.4): s is then scale^passes.
 
     Returns
     -------
-    (C, scale·h, scale·w), batched as `lr`, in [0, 1], on `lr`'s device, without gradient.
+    (C, s·h, s·w), batched as `lr`, s = scale for one pass; in [0, 1], on `lr`'s device, without gradient.
 
     Raises
     ------
     ValueError
-        If `lr` is not such an image, or `tile` or `overlap` is out of range.
+        If `lr` is not such an image, or `tile`, `overlap` or `passes` is out of range.
     """
     images.check(lr, name="lr")
     if lr.ndim > 4 or lr.shape[-3] not in (1, 3, 4):
@@ -52,6 +55,8 @@ def upscale(
         raise ValueError(f"tile is {tile}: expected at least 8 LR pixels")
     if overlap < 0:
         raise ValueError(f"overlap is {overlap}: expected at least 0 LR pixels")
+    if not isinstance(passes, int) or passes < 1:
+        raise ValueError(f"passes is {passes!r}: expected a whole number of at least 1")
     batch = lr if lr.ndim == 4 else lr.unsqueeze(0)
     parameter = next(model.parameters(), None)
     where = batch.device if parameter is None else parameter.device
@@ -62,7 +67,10 @@ def upscale(
     try:
         with torch.inference_mode():
             run = _ensemble if ensemble else _once
-            sr = run(model, colour, tile, overlap).clamp(0, 1).to(lr.device)
+            sr = colour
+            for _ in range(passes):
+                sr = run(model, sr, tile, overlap).clamp(0, 1)
+            sr = sr.to(lr.device)
     finally:
         model.train(was_training)
     sr = sr.clone()  # out of inference mode: an ordinary tensor, which a loss may use

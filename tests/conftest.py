@@ -1,8 +1,11 @@
 """Tools that the tests share."""
 
+import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 import srcourse as sr
 from srcourse import cli
+from srcourse.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -77,3 +81,46 @@ def one_line(finished: subprocess.CompletedProcess) -> str:
     lines = [line for line in finished.stderr.replace("\r", "\n").splitlines() if line.startswith("srcourse: ")]
     assert len(lines) == 1, finished.stderr
     return lines[0]
+
+
+# --- training runs as processes of their own --------------------------------------------------------------------
+
+
+def train_words(recipe: str, folder: Path, photos: Path, steps: int, *overrides: str, scale: int = 2) -> list[str]:
+    """The words after ``srcourse`` that begin a run, or go on with it."""
+    words = ["train", recipe, "--scale", str(scale), "--data", str(photos), "--out", str(folder), "--steps", str(steps), "--resume"]
+    return words + [word for text in overrides for word in ("--set", text)]
+
+
+def kill_at_random_moments(words: list[str], folder: Path, kills: int, *, seed: int) -> None:
+    """Start the run of `folder` so often, let it come beyond its last checkpoint, and kill it: in a step, or in a write."""
+    moments, checkpoints = random.Random(seed), Checkpoints(folder / "checkpoints")
+    for kill in range(kills):
+        before = checkpoints.steps()
+        running = subprocess.Popen([sys.executable, "-m", "srcourse", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while running.poll() is None and checkpoints.steps() == before:
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.2)
+        assert running.poll() is None, f"the run was over after {kill} kills: make it longer"
+        running.kill()
+        running.wait()
+
+
+def in_two_processes(words: list[str]) -> subprocess.CompletedProcess:
+    """The run in two processes of this machine, as torchrun starts them."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
+    both = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=180)
+    assert both.returncode == 0, both.stderr
+    assert "2 processes" in both.stdout and "unused" not in both.stderr
+    return both
+
+
+def history(folder: Path) -> list[dict]:
+    """The rows of a run without their seconds."""
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def checksums(folder: Path, step: int) -> dict[str, str]:
+    """Of every file in the checkpoint of a step: networks and optimizers."""
+    return json.loads((folder / "checkpoints" / f"step_{step:08d}" / "state.json").read_text(encoding="utf-8"))["checksums"]

@@ -1,17 +1,11 @@
 """Adversarial training: both steps, warm start, both sides in checkpoints, warnings, and two processes that follow one."""
 
-import json
-import random
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import srcourse as sr
-from conftest import one_line
+from conftest import checksums, history, in_two_processes, kill_at_random_moments, one_line, train_words
 from srcourse.training.adversarial import frozen, one_sided
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine
@@ -199,48 +193,20 @@ def test_resume_is_bit_identical_for_both_sides(leaves, tmp_path):
     sr.training.train(tiny(12), leaves, out=tmp_path / "a", progress=False)
     sr.training.train(tiny(7), leaves, out=tmp_path / "b", progress=False)
     sr.training.train(tiny(12), leaves, out=tmp_path / "b", resume=True, progress=False)
-    sums = [json.loads((tmp_path / n / "checkpoints" / "step_00000012" / "state.json").read_text())["checksums"] for n in "ab"]
+    sums = [checksums(tmp_path / n, 12) for n in "ab"]
     assert sums[0] == sums[1]
     assert set(sums[0]) == {f"{side}{ending}" for side in ("generator", "discriminator") for ending in (".safetensors", ".optimizer.pt")}
 
 
 def words(folder, photos, steps, *more):
-    overrides = [word for text in [*TINY, *more] for word in ("--set", text)]
-    return [
-        "train",
-        "srgan_small",
-        "--scale",
-        "2",
-        "--data",
-        str(photos),
-        "--out",
-        str(folder),
-        "--steps",
-        str(steps),
-        "--resume",
-        *overrides,
-    ]
+    return train_words("srgan_small", folder, photos, steps, *TINY, *more)
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_ends_bit_identical(process, photo_folder, tmp_path):
     steps = 200
     assert process(*words(tmp_path / "whole", photo_folder, steps), timeout=300).returncode == 0
-    moments, kills, checkpoints = random.Random(7), 0, Checkpoints(tmp_path / "killed" / "checkpoints")
-    while kills < 5:
-        before = checkpoints.steps()
-        running = subprocess.Popen(
-            [sys.executable, "-m", "srcourse", *words(tmp_path / "killed", photo_folder, steps)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while running.poll() is None and checkpoints.steps() == before:
-            time.sleep(0.002)
-        time.sleep(moments.random() * 0.2)
-        assert running.poll() is None, f"the run was over after {kills} kills: make it longer"
-        running.kill()
-        running.wait()
-        kills += 1
+    kill_at_random_moments(words(tmp_path / "killed", photo_folder, steps), tmp_path / "killed", 5, seed=7)
     assert process(*words(tmp_path / "killed", photo_folder, steps), timeout=300).returncode == 0
     for a, b in zip(states(tmp_path / "whole", steps), states(tmp_path / "killed", steps), strict=True):
         assert same(a, b)
@@ -251,16 +217,13 @@ def test_two_processes_follow_one(norm, process, photo_folder, tmp_path):
     """Without BN in the discriminator to 1e-5. With it, each CPU process has the statistics of its own half: it only has to run."""
     more = ["precision=float32", f"discriminator.norm={str(norm).lower()}", "loss_weights.adversarial=0.05"]
     assert process(*words(tmp_path / "one", photo_folder, 10, *more)).returncode == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
-    both = subprocess.run([*launch, *words(tmp_path / "two", photo_folder, 10, *more)], capture_output=True, text=True, timeout=180)
-    assert both.returncode == 0, both.stderr
-    assert "2 processes" in both.stdout and "unused" not in both.stderr
-    one, two = ([json.loads(line) for line in (tmp_path / n / "history.jsonl").open()] for n in ("one", "two"))
+    in_two_processes(words(tmp_path / "two", photo_folder, 10, *more))
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         for key in a:
-            if key not in ("seconds", "step"):
+            if key != "step":
                 assert a[key] == pytest.approx(b[key], abs=1e-3 if key == "psnr" else 1e-5) or norm, (key, a, b)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import srcourse as sr
-from conftest import one_line
+from conftest import history, in_two_processes, kill_at_random_moments, one_line, train_words
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine
 
@@ -243,21 +242,7 @@ def test_a_photo_that_is_too_small_or_broken_is_named_and_leaves_no_folder(photo
 
 
 def words(folder, photos, steps, *more):
-    overrides = [word for text in [*TINY, "schedule={kind: constant}", *more] for word in ("--set", text)]
-    return [
-        "train",
-        "srresnet_small",
-        "--scale",
-        "2",
-        "--data",
-        str(photos),
-        "--out",
-        str(folder),
-        "--steps",
-        str(steps),
-        "--resume",
-        *overrides,
-    ]
+    return train_words("srresnet_small", folder, photos, steps, *TINY, "schedule={kind: constant}", *more)
 
 
 def test_a_second_process_on_the_folder_is_refused(command, photo_folder, tmp_path):
@@ -284,43 +269,16 @@ def test_killed_at_ten_random_moments_ends_bit_identical(process, photo_folder, 
     steps = 400
     slow = ["model.blocks=2", "data.patch=32", "checkpoint_every=5"]
     assert process(*words(tmp_path / "whole", photo_folder, steps, *slow), timeout=300).returncode == 0
-    moments = random.Random(4)
-    kills = 0
-    while kills < 10:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "srcourse", *words(tmp_path / "killed", photo_folder, steps, *slow)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        before = _newest(tmp_path / "killed")
-        # wait for the run to move on from where it stood, then strike at any moment: in a step, or in a write
-        while running.poll() is None and _newest(tmp_path / "killed") == before:
-            time.sleep(0.002)
-        time.sleep(moments.random() * 0.2)
-        if running.poll() is not None:
-            break
-        running.kill()
-        running.wait()
-        kills += 1
-    assert kills == 10, f"the run was over after {kills} kills: make it longer"
+    kill_at_random_moments(words(tmp_path / "killed", photo_folder, steps, *slow), tmp_path / "killed", 10, seed=4)
     assert process(*words(tmp_path / "killed", photo_folder, steps, *slow), timeout=300).returncode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    rows = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / n / "history.jsonl").open()]
-        for n in ("whole", "killed")
-    ]
-    assert rows[0] == rows[1]
+    assert history(tmp_path / "whole") == history(tmp_path / "killed")
 
 
 def test_two_processes_follow_one(process, photo_folder, tmp_path):
     assert process(*words(tmp_path / "one", photo_folder, 10, "precision=float32")).returncode == 0
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
-    two = subprocess.run(
-        [*run, *words(tmp_path / "two", photo_folder, 10, "precision=float32")], capture_output=True, text=True, timeout=180
-    )
-    assert two.returncode == 0, two.stderr
-    assert "2 processes" in two.stdout
-    one, two = ([json.loads(line) for line in (tmp_path / n / "history.jsonl").open()] for n in ("one", "two"))
+    in_two_processes(words(tmp_path / "two", photo_folder, 10, "precision=float32"))
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)

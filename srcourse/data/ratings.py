@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -199,6 +200,8 @@ def synthetic_ratings(photos: Sequence[torch.Tensor], count: int, *, size: int =
     small = next((i for i in range(len(photos)) if min(photos[i].shape[-2:]) < size), None)
     if not len(photos) or small is not None:
         raise ValueError(f"photo {small} is smaller than {size} pixels: expected at least one photo, and none smaller than a crop")
+    if count < 1:
+        raise ValueError(f"count is {count}: expected at least one crop")
     names, labels, readers = [], [], []
     for i in range(count):
         u = torch.rand(5, generator=generator(seed, i), dtype=torch.float64).tolist()
@@ -206,12 +209,13 @@ def synthetic_ratings(photos: Sequence[torch.Tensor], count: int, *, size: int =
         names.append(f"{kind} {level:.2f}")
         labels.append(pseudo_opinion(level))
 
-        def read(i: int = i, u: list[float] = u, kind: str = kind, level: float = level) -> torch.Tensor:
+        @cache  # made at first use, then kept as 8 bits
+        def made(i: int = i, u: tuple[float, ...] = tuple(u), kind: str = kind, level: float = level) -> torch.Tensor:
             photo = photos[int(u[0] * len(photos))]
             top, left = (int(v * (side - size + 1)) for v, side in zip(u[3:], photo.shape[-2:], strict=True))
-            return images.quantize(distort(photo[:, top : top + size, left : left + size], kind, level, seed=i))
+            return images.to_uint8(distort(photo[:, top : top + size, left : left + size], kind, level, seed=i))
 
-        readers.append(read)
+        readers.append(lambda made=made: made() / 255)
     means, deviations = (torch.tensor(column) for column in zip(*labels, strict=True))
     return Ratings(names, score_distribution(means, deviations), readers)
 

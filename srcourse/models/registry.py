@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from srcourse.models.discriminators import PatchDiscriminator, SRGANDiscriminator
+from srcourse.models.discriminators import FFTDiscriminator, PatchDiscriminator, SRGANDiscriminator
 from srcourse.models.interpolation import Interpolation
 from srcourse.models.msfm import MSFM
 from srcourse.models.recursive import RecursiveCascade
@@ -25,6 +25,7 @@ GENERATORS = {
 DISCRIMINATORS = {
     "srgan_discriminator": SRGANDiscriminator,
     "patch_discriminator": PatchDiscriminator,
+    "fft_discriminator": FFTDiscriminator,
 }
 PREDICTORS = {"score_predictor": ScorePredictor}
 BUILDERS = {**GENERATORS, **DISCRIMINATORS, **PREDICTORS}

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
+import torch
 from torch import nn
 
 from srcourse.losses import PIXELWISE, PerceptualLoss, discriminator_accuracy, discriminator_loss, generator_loss, multi_stage_loss
@@ -18,52 +19,71 @@ _LONG = 200  # steps that one side must be winning before the user is warned
 
 
 def train_adversarial(engine: Engine) -> None:
-    """Train a generator and a discriminator against each other, on images in [0, 1].
-
-    The history holds, unweighted, each term of the generator's loss, their weighted sum as "loss", the discriminator's
-    loss, and the shares of real and of generated patches that it judges rightly.
-    """
-    recipe, kind, weights = engine.recipe, engine.recipe.adversarial, engine.recipe.loss_weights
+    """Train a generator and a discriminator against each other, on images in [0, 1]."""
+    recipe = engine.recipe
     generator = engine.network("generator", recipe.model.name, scale=recipe.scale, **recipe.model.options)
-    discriminator = engine.network("discriminator", recipe.discriminator.name, **recipe.discriminator_options())
-    generator_optimizer = engine.optimizer("generator", generator)
-    discriminator_optimizer = engine.optimizer("discriminator", discriminator, learning_rate=recipe.discriminator.learning_rate)
-    pixelwise = PIXELWISE[recipe.loss]
-    perceptual = engine.place(PerceptualLoss(**recipe.perceptual.model_dump())) if weights.perceptual else None
+    game = Game(engine, engine.optimizer("generator", generator))
 
     generator.train()
-    discriminator.train()
     for step in engine.steps():
-        warn_if_one_side_has_won(engine)
         lr, hr = engine.batch(step)  # (n, 3, h, w) and (n, 3, scale·h, scale·w)
         with engine.autocast():
             stages = generator(lr, return_stages=True) if recipe.stages else [generator(lr)]
-        sr = stages[-1]  # (n, 3, scale·h, scale·w)
+        game.play(stages, hr)
+
+
+class Game:
+    """The recipe's discriminator and losses, and one round of the game: all but how the images are generated."""
+
+    def __init__(self, engine: Engine, generator_optimizer: torch.optim.Optimizer):
+        recipe = engine.recipe
+        self.engine, self.generator_optimizer = engine, generator_optimizer
+        self.discriminator = engine.network("discriminator", recipe.discriminator.name, **recipe.discriminator_options())
+        self.optimizer = engine.optimizer("discriminator", self.discriminator, learning_rate=recipe.discriminator.learning_rate)
+        self.pixelwise = PIXELWISE[recipe.loss]
+        self.perceptual = engine.place(PerceptualLoss(**recipe.perceptual.model_dump())) if recipe.loss_weights.perceptual else None
+        self.discriminator.train()
+
+    def play(self, stages: Sequence[torch.Tensor], hr: torch.Tensor) -> None:
+        """The discriminator's step, then the generator's.
+
+        The history gets, unweighted, each term of the generator's loss, their weighted sum as "loss", the discriminator's
+        loss, and the shares of real and of generated patches that it judges rightly.
+
+        Parameters
+        ----------
+        stages : sequence of (n, 3, h_i, w_i) tensors
+            What the generator made, with its gradient; the last, of HR's size, is the one that is judged.
+        hr : (n, 3, H, W) tensor in [0, 1]
+        """
+        engine, kind, weights = self.engine, self.engine.recipe.adversarial, self.engine.recipe.loss_weights
+        warn_if_one_side_has_won(engine)
+        sr = stages[-1]
 
         # The discriminator's step: real images towards "real", generated ones towards "generated".
         with engine.autocast():
-            real_logits = discriminator(hr)  # (n, 1) or (n, 1, rows, columns)
-            fake_logits = discriminator(sr.detach())  # no gradient into the generator
+            real_logits = self.discriminator(hr)  # (n, 1) or (n, 1, rows, columns)
+            fake_logits = self.discriminator(sr.detach())  # no gradient into the generator
         d_loss = discriminator_loss(real_logits, fake_logits, kind)
         real_accuracy, generated_accuracy = discriminator_accuracy(real_logits, fake_logits, kind)
-        engine.update(discriminator_optimizer, d_loss)
+        engine.update(self.optimizer, d_loss)
 
         # The generator's step: close to the original, and taken for real by the discriminator as it is now.
-        terms = {"pixel_loss": multi_stage_loss(stages, hr, pixelwise)}
+        terms = {"pixel_loss": multi_stage_loss(stages, hr, self.pixelwise)}
         loss = weights.pixel * terms["pixel_loss"]
-        if perceptual is not None:
+        if self.perceptual is not None:
             with engine.autocast():
-                terms["perceptual_loss"] = perceptual(sr, hr)
+                terms["perceptual_loss"] = self.perceptual(sr, hr)
             loss = loss + weights.perceptual * terms["perceptual_loss"]
         if weights.adversarial:
-            with engine.autocast(), frozen(discriminator) as judge:
+            with engine.autocast(), frozen(self.discriminator) as judge:
                 real_logits = judge(hr) if kind == "relativistic" else None
                 fake_logits = judge(sr)
             terms["adversarial_loss"] = generator_loss(fake_logits, kind, real_logits)
             loss = loss + weights.adversarial * terms["adversarial_loss"]
         # a term before the sum: of several that are not finite, the first is named
         engine.log(discriminator_loss=d_loss, **terms, loss=loss, real_accuracy=real_accuracy, generated_accuracy=generated_accuracy)
-        engine.update(generator_optimizer, loss)
+        engine.update(self.generator_optimizer, loss)
 
 
 @contextlib.contextmanager
@@ -97,6 +117,8 @@ def one_sided(rows: Sequence[Mapping[str, float]], steps: int = _LONG) -> str | 
     if not rows or rows[-1]["step"] < steps:
         return None
     recent = list(takewhile(lambda row: row["step"] > rows[-1]["step"] - steps, reversed(rows)))  # the history may be long
+    if not all("real_accuracy" in row for row in recent):
+        return None  # the game has not begun for as long (rGAN's first phase has none)
     if all(min(row["real_accuracy"], row["generated_accuracy"]) > 0.99 for row in recent):
         return "discriminator"
     if all(row["generated_accuracy"] < 0.01 for row in recent):

@@ -109,14 +109,15 @@ class Engine:
     def _load(self, photos: Sequence, validation: Sequence) -> None:
         data = self.recipe.data
         degrade = self.recipe.degradation()
-        self.validation = Benchmark("validation", self.recipe.scale, validation, degrade=degrade)
+        scale = self.recipe.enlargement
+        self.validation = Benchmark("validation", scale, validation, degrade=degrade)
         for i in range(self.rank, len(self.validation), self.world):
             pair = self.validation[i]  # a photo that cannot be used is named now, not at the first validation
-            if min(pair.hr.shape[-2:]) <= 2 * self.recipe.scale:
-                raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * self.recipe.scale} pixels a side")
+            if min(pair.hr.shape[-2:]) <= 2 * scale:
+                raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * scale} pixels a side")
         self.bank = PatchBank(
             photos,
-            scale=self.recipe.scale,
+            scale=scale,
             patch=data.patch,
             degrade=degrade,
             flip=data.flip,
@@ -170,7 +171,7 @@ class Engine:
     # --- what a method's loop uses ----------------------------------------------------------------------------
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of batch `step`: LR (n, 3, patch/scale, patch/scale) and HR (n, 3, patch, patch)."""
+        """This process's share of batch `step`: HR (n, 3, patch, patch), and LR smaller by the scale of all passes."""
         return self.bank.batch(step, self.recipe.data.batch, rank=self.rank, world=self.world)
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -284,8 +285,8 @@ class Engine:
         total = torch.zeros(2, dtype=torch.float64)
         for i in range(self.rank, len(self.validation), self.world):
             pair = self.validation[i]
-            sr = upscale(model, pair.lr, tile=_VALIDATION_TILE)
-            total += torch.tensor([metrics.psnr(sr, pair.hr, border=self.recipe.scale), 1.0], dtype=torch.float64)
+            sr = upscale(model, pair.lr, tile=_VALIDATION_TILE, passes=self.recipe.passes)
+            total += torch.tensor([metrics.psnr(sr, pair.hr, border=self.validation.scale), 1.0], dtype=torch.float64)
         # float32 on the wire: MPS has no float64
         psnr_sum, count = self.accelerator.reduce(total.float().to(self.device), "sum").tolist() if self.world > 1 else total.tolist()
         return psnr_sum / count

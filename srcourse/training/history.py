@@ -46,25 +46,29 @@ class History:
 
     def not_finite(self, newest_only: bool = False) -> tuple[int, str, float] | None:
         """(step, name, value) of the first noted loss that is NaN or infinite."""
-        noted = self._pending[-1:] if newest_only else self._pending
+        pending = self._pending[-1:] if newest_only else self._pending
+        noted = [(step, name, loss) for step, losses in pending for name, loss in losses.items()]
         if not noted:
             return None
-        values = torch.stack([torch.stack([loss.float() for loss in losses.values()]) for _, losses in noted])  # (steps, losses)
+        values = torch.stack([loss.float() for _, _, loss in noted])
         wrong = (~torch.isfinite(values)).nonzero()
         if len(wrong) == 0:
             return None
-        row, column = wrong[0].tolist()
-        step, losses = noted[row]
-        return step, list(losses)[column], values[row, column].item()
+        first = wrong[0].item()
+        step, name, _ = noted[first]
+        return step, name, values[first].item()
 
     def means(self) -> dict[str, float]:
-        """The mean of each loss since the last row, over all processes; begins the next row."""
+        """The mean of each loss over the steps since the last row that noted it, and over all processes; begins the next row."""
         if not self._pending:
             return {}
-        names = list(self._pending[-1][1])
-        means = torch.stack([torch.stack([losses[name].float() for _, losses in self._pending]).mean() for name in names])
+        noted: dict[str, list[torch.Tensor]] = {}
+        for _, losses in self._pending:
+            for name, loss in losses.items():
+                noted.setdefault(name, []).append(loss.float())
+        means = torch.stack([torch.stack(losses).mean() for losses in noted.values()])
         self._pending.clear()
-        return dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
+        return dict(zip(noted, self.accelerator.reduce(means, "mean").tolist(), strict=True))
 
     def append(self, row: dict[str, float]) -> None:
         """Add a finished row."""

@@ -55,7 +55,7 @@ def _loss(engine: "Engine") -> str:
         phases = f"{part.head_steps:,} steps of the head ({part.head_batch} crops), then all"
         return f"squared earth mover's distance; {phases}; {part.backbone} backbone"
     pixel = recipe.loss + " of every stage" * recipe.stages
-    if recipe.method != "adversarial":
+    if recipe.discriminator is None:
         return pixel
     part = recipe.perceptual
     terms = {
@@ -64,7 +64,12 @@ def _loss(engine: "Engine") -> str:
         f"adversarial ({recipe.adversarial})": weights.adversarial,
     }
     judge = f"{recipe.discriminator.name}, {models.count_parameters(engine.networks['discriminator']):,} parameters"
-    return " + ".join(f"{weight:g} · {name}" for name, weight in terms.items() if weight) + f"; against {judge}"
+    game = " + ".join(f"{weight:g} · {name}" for name, weight in terms.items() if weight) + f"; against {judge}"
+    if recipe.method != "recursive":
+        return game
+    part = recipe.recursive
+    replay = f", {part.replay:.0%} of the steps as before" if part.replay else ""
+    return f"{part.first_steps:,} steps of {pixel} on photographs, then on its own images{replay}: {game}"
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -66,6 +66,14 @@ class ScoresPart(_Part):
     ratings: int = Field(2000, ge=2)  # how many pseudo-opinions there are, without a data set
 
 
+class RecursivePart(_Part):
+    """The two phases of a network that enlarges its own images (P004 §4.4)."""
+
+    first_steps: int = Field(0, ge=0)  # of all the steps, those on photographs alone
+    replay: float = Field(0.0, ge=0, le=1)  # share of the second phase's steps that are the first's, against forgetting
+    passes: int = Field(2, ge=2, le=3)  # how often an image is enlarged
+
+
 class DataPart(_Part):
     """Which patches the network sees; sizes in HR pixels."""
 
@@ -105,15 +113,16 @@ class Recipe(_Part):
 
     name: str = Field("custom", pattern=r"^\w[\w.-]*$")  # also the run's folder
     title: str = ""
-    method: Literal["pixelwise", "adversarial", "scores"] = "pixelwise"
-    scale: int = Field(4, ge=2, le=8)
+    method: Literal["pixelwise", "adversarial", "recursive", "scores"] = "pixelwise"
+    scale: int = Field(4, ge=2, le=8)  # of one pass of the network
     model: ModelPart
     loss: Literal["l1", "mse"] = "l1"
     stages: bool = False  # a cascade's every stage gets the pixel loss, not its last image alone
-    discriminator: DiscriminatorPart | None = None  # these four are the adversarial method's
+    discriminator: DiscriminatorPart | None = None  # these four are the adversarial and recursive methods'
     adversarial: Literal["bce", "patch-mean", "least-squares", "relativistic"] = "bce"
     loss_weights: LossWeightsPart = LossWeightsPart()
     perceptual: PerceptualPart = PerceptualPart()
+    recursive: RecursivePart = RecursivePart()
     scores: ScoresPart = ScoresPart()
     # weights to begin from, "{scale}" standing for the scale: a name, a file or a run's folder; every tensor that fits is taken
     start: str | None = None
@@ -135,8 +144,12 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
-        if self.data.patch % self.scale:
-            raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {self.scale}")
+        whole = self.enlargement
+        if whole > 8:
+            raise ValueError(f"{self.passes} passes at scale {self.scale} enlarge {whole} times: expected at most 8")
+        if self.data.patch % whole:
+            of = f", that of {self.passes} passes" * (self.passes > 1)
+            raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {whole}{of}")
         if self.data.batch % self.data.crops_per_image:
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
@@ -152,6 +165,8 @@ class Recipe(_Part):
             generator = models.create(self.model.name, scale=self.scale, **self.model.options)
             if self.discriminator is not None:
                 models.create(self.discriminator.name, **self.discriminator_options())
+        if self.stages and self.method == "recursive":
+            raise ValueError("stages are a cascade's, within one pass: method: recursive has none")
         if self.stages and not isinstance(generator, RecursiveCascade):
             raise ValueError(f"stages is true, but {self.model.name} has none: expected recursive_cascade")
         self._check_losses()
@@ -162,10 +177,11 @@ class Recipe(_Part):
         weights = self.loss_weights
         if self.method == "pixelwise" and (weights != LossWeightsPart() or self.discriminator is not None):
             raise ValueError("loss_weights and discriminator belong to method: adversarial, this recipe's is pixelwise")
-        if self.method == "adversarial" and not any(weights.model_dump().values()):
+        game = self.method in ("adversarial", "recursive")
+        if game and not any(weights.model_dump().values()):
             raise ValueError("all loss_weights are 0: expected at least one above")
-        if self.method == "adversarial" and self.discriminator is None:
-            raise ValueError("method: adversarial needs a discriminator: set discriminator.name=patch_discriminator, for instance")
+        if game and self.discriminator is None:
+            raise ValueError(f"method: {self.method} needs a discriminator: set discriminator.name=patch_discriminator, for instance")
         layers = layer_names(self.perceptual.network)
         if self.perceptual.layer not in layers:
             raise ValueError(f"perceptual.layer is {self.perceptual.layer!r}: expected one of {', '.join(layers)}")
@@ -182,18 +198,29 @@ class Recipe(_Part):
         return {**part.options, **({"input_size": self.data.patch} if "input_size" in options_of(part.name) else {})}
 
     @property
+    def passes(self) -> int:
+        """How often the network is applied to its own image."""
+        return self.recursive.passes if self.method == "recursive" else 1
+
+    @property
+    def enlargement(self) -> int:
+        """HR sides over LR sides: the scale of all passes."""
+        return self.scale**self.passes
+
+    @property
     def label(self) -> str:
         """The recipe's name, with the scale where it has one."""
-        return self.name if self.method == "scores" else f"{self.name} ×{self.scale}"
+        return self.name if self.method == "scores" else f"{self.name} ×{self.scale}" + f" {self.passes} times" * (self.passes > 1)
 
     def start_weights(self) -> str | None:
         """What `start` names, for this scale."""
         return self.start.replace("{scale}", str(self.scale)) if self.start else None
 
     def degradation(self) -> degradation.Degradation:
-        """From HR to LR, with the recipe's seed."""
+        """From HR to LR, as small as all passes need it, with the recipe's seed."""
         data = self.data
-        return degradation.create(data.degradation, self.scale, self.seed, sigma=data.sigma, noise=data.noise, quality=data.quality)
+        scale = self.enlargement
+        return degradation.create(data.degradation, scale, self.seed, sigma=data.sigma, noise=data.noise, quality=data.quality)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: a function of the step alone, so that nothing of it needs saving."""

@@ -19,11 +19,13 @@ from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
 from srcourse.training.pixelwise import train_pixelwise
 from srcourse.training.recipe import Recipe, recipes
+from srcourse.training.recursive import train_recursive
 from srcourse.training.scores import ScoreEngine, find_backbone, train_scores
 
 METHODS = {
     "pixelwise": (Engine, train_pixelwise),
     "adversarial": (Engine, train_adversarial),
+    "recursive": (Engine, train_recursive),
     "scores": (ScoreEngine, train_scores),
 }
 
