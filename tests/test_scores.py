@@ -19,14 +19,6 @@ TINY = [
     "validate_every=4",
     "checkpoint_every=2",
 ]
-    "model={width: 0.1, blocks: 17, features: 1280, dropout: 0.2}",
-    "data.patch=32",
-    "data.batch=4",
-    "scores.head_batch=6",
-    "log_every=1",
-    "validate_every=4",
-    "checkpoint_every=2",
-]
 
 
 def tiny(steps=6, head_steps=3, *more):
