@@ -24,7 +24,9 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint to go on from.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder. By default runs/RECIPE-xSCALE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. By default runs/RECIPE-xSCALE, runs/RECIPE for a score predictor.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. model.blocks=4.")] = None,
 ) -> None:
@@ -33,7 +35,7 @@ def train(
 
     fields = {key: value for key, value in (("scale", scale), ("steps", steps), ("minutes", minutes)) if value is not None}
     loaded = training.load_recipe(recipe, overrides=overrides, **fields)
-    folder = out or Path("runs") / f"{loaded.name}-x{loaded.scale}"
+    folder = out or Path("runs") / (loaded.name if loaded.method == "scores" else f"{loaded.name}-x{loaded.scale}")
     run = training.train(loaded, data, validation=validation, out=folder, resume=resume)
     if run.interrupted:
         raise typer.Exit(130)

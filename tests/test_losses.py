@@ -299,3 +299,14 @@ def test_wrong_perceptual_networks_get_one_line(tmp_path, photos):
         loss(photos[0][..., :2, :2], photos[0][..., :2, :2])
     with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\)"):
         loss(photos[0][0], photos[0][0])
+
+
+def test_nothing_is_broadcast_in_the_losses_of_opinions():
+    with pytest.raises(ValueError, match=r"the scores have shapes \(4,\) and \(1,\)"):
+        sr.losses.score_loss(torch.rand(4), torch.rand(1))
+    with pytest.raises(ValueError, match=r"the features have shapes \(4, 8\) and \(8,\)"):
+        sr.losses.representation_loss(torch.rand(4, 8), torch.rand(8))
+    half = torch.eye(10)[:1].half()
+    assert sr.losses.squared_emd(half, half, root=True).item() < 1e-6
+    with pytest.raises(ValueError, match=r"expected a sequence of names, such as \['relu1_1'\]"):
+        sr.losses.perceptual.VGGFeatures(layers="relu1_1", weights="random")

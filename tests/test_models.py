@@ -409,6 +409,30 @@ def test_shipped_weights_beat_bicubic_and_their_cards_are_true(name, benchmarks_
         assert ours.psnr > bicubic.psnr
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("recursive_cascade", {"recursions": 2.5}, "recursive_cascade's recursions is 2.5: expected a whole number, such as 9"),
+        ("srresnet", {"norm": 2, "blocks": 1}, "norm is 2: expected true or false"),
+        ("srresnet", {"upsample": 3, "blocks": 1}, "upsample"),
+        ("score_predictor", {"blocks": 18}, "expected 1 to 17 blocks"),
+        ("score_predictor", {"features": 0}, "at least one feature"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        sr.models.create(name, **options)
+    assert sr.models.create("score_predictor", dropout=0, blocks=1).head[0].p == 0  # a whole number will do for a float
+
+
+@pytest.mark.parametrize(("width", "blocks", "features", "side"), [(1.4, 17, 1280, 64), (0.35, 1, 7, 32), (0.35, 6, 128, 33)])
+def test_predictors_of_other_sizes(width, blocks, features, side):
+    model = sr.models.create("score_predictor", width=width, blocks=blocks, features=features).eval()
+    probabilities, seen = model(torch.rand(2, 3, side, side), return_features=True)
+    assert probabilities.shape == (2, 10) and torch.allclose(probabilities.sum(-1), torch.ones(2))
+    assert seen.shape == (2, 1792 if width > 1 else features)  # MobileNetV2 widens its last layer with its width
+
+
 def test_the_shipped_predictor_ranks_what_it_never_saw_as_its_card_says():
     model, card = sr.models.load("nima_small"), sr.models.card("nima_small")
     photos = [sr.images.sample(name) for name in sr.data.TEST_SAMPLES]

@@ -379,3 +379,16 @@ def test_a_wrong_sr_score_is_told(score, error, words):
 def test_the_perceptual_index_takes_one_colour_image():
     with pytest.raises(ValueError, match=r"expected an image \(3, H, W\)"):
         sr.metrics.perceptual_index(torch.rand(2, 3, 200, 200), 5)
+
+
+@pytest.mark.parametrize("broken", ["asymmetric", "negative"])
+def test_a_matrix_that_is_no_covariance_is_refused(tmp_path, broken):
+    mean, covariance = load_pristine("course")
+    covariance = covariance.clone()
+    if broken == "asymmetric":
+        covariance[0, 1] += 1
+    else:
+        covariance[0, 0] = -1
+    save_pristine(tmp_path / "m.safetensors", mean, covariance, {})
+    with pytest.raises(ValueError, match="is no pristine model"):
+        NIQE(tmp_path / "m.safetensors")

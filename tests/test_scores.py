@@ -154,5 +154,7 @@ def test_the_papers_recipes_and_what_is_missing_is_told_first(tmp_path, monkeypa
     assert "expects one of score_predictor" in one_line(command("train", "nima_small", "--set", "model.name=srresnet"))
     with pytest.raises(ValueError, match=r"expected data\.ava, data\.tid2013 or data\.synthetic_ratings"):
         sr.training.train(tiny(), [torch.rand(3, 64, 64)] * 3, progress=False)
-    with pytest.raises(ValueError, match="smaller than a crop of 64"):
-        sr.training.train(tiny(2, 0, "data.patch=64"), sr.data.synthetic_ratings([torch.rand(3, 48, 48)], 4, size=48), progress=False)
+    small = sr.data.synthetic_ratings([torch.rand(3, 48, 48)], 4, size=48)
+    assert sr.training.train(tiny(2, 0, "data.patch=64"), small, progress=False).step == 2  # mirrored beyond its edges
+    with pytest.raises(ValueError, match=r"48×48 pixels, less than half a crop of 128: leave it out or lower data\.patch"):
+        sr.training.train(tiny(2, 0, "data.patch=128"), small, progress=False)

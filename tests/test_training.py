@@ -207,7 +207,7 @@ def test_a_run_of_an_older_version_goes_on(leaves, tmp_path):
     del state["recipe"]["stages"], state["recipe"]["loss_weights"], state["recipe"]["data"]["half_turn"]
     path.write_text(json.dumps(state))
     assert sr.training.train(tiny(6), leaves, out=tmp_path, resume=True, progress=False).step == 6
-    with pytest.raises(ValueError, match=r"another recipe .data was"):
+    with pytest.raises(ValueError, match=r"another recipe \(data\.half_turn was 0\.0, now 0\.5\)"):
         sr.training.train(tiny(9, "data.half_turn=0.5"), leaves, out=tmp_path, resume=True, progress=False)
 
 
@@ -236,6 +236,26 @@ def test_a_photo_that_is_too_small_or_broken_is_named_and_leaves_no_folder(photo
     with pytest.raises(ValueError, match="smaller than a patch of 16"):
         sr.training.train(tiny(3, "data.hold_out=0"), broken, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_the_folder_to_the_next(leaves, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(sr.training.TrainingError, match="there is no checkpoint"):
+        patch.setitem(sr.losses.PIXELWISE, "l1", lambda image, hr: (image - hr).mean() * float("nan"))
+        sr.training.train(tiny(3), leaves, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    assert sr.training.train(tiny(3), leaves, out=tmp_path / "run", progress=False).step == 3
+    noted = tiny(30, "optimizer.learning_rate=1e-3", "log_every=1", "checkpoint_every=50")
+    engine = sr.training.engine.Engine(noted, leaves, out=tmp_path / "later", progress=False)
+    engine.history.begin(0)
+    engine.history.append({"step": 1, "loss": 0.5})  # a run that came further keeps what it wrote
+    engine.release()
+    assert (tmp_path / "later" / "history.jsonl").is_file()
+
+
+def test_another_value_within_a_part_of_the_recipe_is_named_alone(leaves, tmp_path):
+    sr.training.train(tiny(2), leaves, out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"another recipe \(data\.flip was 0\.5, now 0\.25\): choose another folder"):
+        sr.training.train(tiny(4, "data.flip=0.25"), leaves, out=tmp_path, resume=True, progress=False)
 
 
 # --- other processes --------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class VGGFeatures(nn.Module):
     def __init__(self, network: str = "vgg19", layers: Sequence[str] = ("relu5_4",), weights: str | os.PathLike = "imagenet"):
         super().__init__()
         names = layer_names(network)
+        if isinstance(layers, str):
+            raise ValueError(f"layers is {layers!r}: expected a sequence of names, such as [{layers!r}]")
         unknown = next((layer for layer in layers if layer not in names), None)
         if unknown is not None or not layers:
             raise ValueError(f"{network} has no layer {unknown!r}: expected names such as {', '.join(names[:5])}, … {names[-2]}")

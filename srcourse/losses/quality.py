@@ -28,8 +28,9 @@ def squared_emd(predicted: torch.Tensor, target: torch.Tensor, *, root: bool = F
     >>> squared_emd(torch.eye(10)[:1], torch.eye(10)[3:4]).item()  # all mass three scores away
     3.0
     """
-    if predicted.shape != target.shape:
-        raise ValueError(f"the distributions have shapes {tuple(predicted.shape)} and {tuple(target.shape)}: expected equal ones")
+    _same_shape("distributions", predicted, target)
+    if predicted.dtype in (torch.float16, torch.bfloat16):
+        predicted = predicted.float()
     squares = (predicted.cumsum(-1) - target.cumsum(-1)).square()
     if not root:
         return squares.sum(-1).mean()
@@ -46,6 +47,7 @@ def score_loss(sr_scores: torch.Tensor, hr_scores: torch.Tensor, *, alpha: float
     alpha : float
         Below 1 it asks for more than the original: its distance from a perfect score, times α. P002: 0.8.
     """
+    _same_shape("scores", sr_scores, hr_scores)
     return F.relu((BEST - sr_scores) - alpha * (BEST - hr_scores.detach())).mean()
 
 
@@ -57,5 +59,12 @@ def representation_loss(sr_features: torch.Tensor, hr_features: torch.Tensor, *,
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: expected 'mean' or 'sum'")
+    _same_shape("features", sr_features, hr_features)
     squares = (sr_features.float() - hr_features.detach().float()).square()
     return (squares.mean(-1) if reduction == "mean" else squares.sum(-1)).mean()
+
+
+def _same_shape(what: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Refuse tensors that would be broadcast to each other, which is never meant here."""
+    if a.shape != b.shape:
+        raise ValueError(f"the {what} have shapes {tuple(a.shape)} and {tuple(b.shape)}: expected equal ones")

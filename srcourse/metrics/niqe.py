@@ -327,11 +327,17 @@ def load_pristine(pristine: str | os.PathLike) -> tuple[torch.Tensor, torch.Tens
         mean, covariance = mean.double().flatten(), covariance.double()
         if mean.shape != (_FEATURES,) or covariance.shape != (_FEATURES, _FEATURES):
             raise ValueError
-        if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+        if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all() and _is_covariance(covariance)):
             raise ValueError
     except Exception:  # whatever a foreign file makes of zipfile, zlib and SciPy
         raise ValueError(f"{path} is no pristine model: expected mean (36) and covariance (36×36) in .safetensors, .npz or .mat") from None
     return mean, covariance
+
+
+def _is_covariance(matrix: torch.Tensor) -> bool:
+    """Symmetric and without a negative eigenvalue, up to rounding."""
+    tolerance = 1e-6 * matrix.abs().max()
+    return bool((matrix - matrix.T).abs().max() <= tolerance and torch.linalg.eigvalsh(matrix).min() >= -tolerance)
 
 
 def pristine_card(pristine: str | os.PathLike = "course") -> dict:

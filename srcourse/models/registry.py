@@ -31,6 +31,9 @@ PREDICTORS = {"score_predictor": ScorePredictor}
 BUILDERS = {**GENERATORS, **DISCRIMINATORS, **PREDICTORS}
 
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
 def available() -> list[str]:
     """The names that `create` knows: networks that upscale, discriminators, score predictors."""
     return list(BUILDERS)
@@ -72,6 +75,12 @@ def create(name: str, **options) -> nn.Module:
     except (TypeError, RuntimeError, OverflowError, MemoryError) as error:  # a word for a number, a size beyond all memory
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise ValueError(f"cannot build {name} with {given}: {' '.join(str(error).split())[:120]}") from None
+    defaults = {key: parameter.default for key, parameter in inspect.signature(BUILDERS[name]).parameters.items()}
+    for key, value in options.items():
+        expected = type(defaults[key])
+        # whole numbers pass for floats; for all else the kind of the default is what the network can use
+        if expected in (bool, int, float, str) and type(value) is not expected and not (expected is float and type(value) is int):
+            raise ValueError(f"{name}'s {key} is {value!r}: expected {_KINDS[expected]}, such as {defaults[key]!r}")
     model.name, model.options = name, options
     return model
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from filelock import FileLock, Timeout
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -26,6 +25,7 @@ from srcourse.inference import upscale
 from srcourse.models.weights import matching_state
 from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints
+from srcourse.training.folder import RunFolder, refuse_foreign
 from srcourse.training.history import History
 from srcourse.training.interrupt import StopRequest
 from srcourse.training.plan import has_batch_norm, plan
@@ -95,12 +95,16 @@ class Engine:
         self.history = History(self.accelerator, out)
         self.step, self.seconds, self.interrupted, self.out_of_time = 0, 0.0, False, False
         self.best: dict[str, float | int | None] = {self.quality: None, "step": None, "waited": 0}
-        self._lock: FileLock | None = None
+        self._folder: RunFolder | None = None
         self._stop = StopRequest()
         if out is not None:
             self.checkpoints = Checkpoints(out / "checkpoints")
-            self._claim_folder()
+            if self.main:
+                self._folder = RunFolder(out, self.checkpoints)
+            self.accelerator.wait_for_everyone()
         try:
+            if out is not None:
+                refuse_foreign(out, self.checkpoints, resume)
             self._load(photos, validation)
         except BaseException:
             self.release()
@@ -312,33 +316,6 @@ class Engine:
 
     # --- folders and checkpoints ------------------------------------------------------------------------------
 
-    def _claim_folder(self) -> None:
-        """Refuse a folder that another process uses, or that holds a run which was not asked to go on."""
-        assert self.out is not None
-        if self.main:
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"cannot make the folder {self.out} ({error.strerror}): choose another") from None
-            self._lock = FileLock(self.out / ".lock")
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                raise ValueError(f"{self.out} is in use by another training run: wait for it, or choose another folder") from None
-            self.checkpoints.clear_leftovers()
-        self.accelerator.wait_for_everyone()
-        saved = self.checkpoints.steps()
-        files = [name for name in ("model.safetensors", "recipe.json", "history.jsonl") if (self.out / name).exists()]
-        problem = None
-        if saved and not self.resume:
-            problem = f"already holds a run (step {saved[-1]}): resume it with --resume (resume=True)"
-        elif files and not saved and (not self.resume or files[0] == "model.safetensors" or "recipe.json" not in files):
-            # a run that was killed before its first checkpoint leaves a recipe and maybe a history; all else is foreign
-            problem = f"already holds {files[0]}, and no checkpoint to go on from: move it away"
-        if problem:
-            self.release()
-            raise ValueError(f"{self.out} {problem}, or choose another folder")
-
     def _begin(self) -> None:
         """Take up the newest checkpoint when resuming, then say what will happen."""
         if self.out is not None:
@@ -363,10 +340,8 @@ class Engine:
             then = parse(then).model_dump(mode="json")
         changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
         if changed:
-            key = changed[0]
-            raise ValueError(
-                f"{self.out} was trained with another recipe ({key} was {then.get(key)}, now {now[key]}): choose another folder"
-            )
+            difference = _difference(changed[0], then.get(changed[0]), now[changed[0]])
+            raise ValueError(f"{self.out} was trained with another recipe ({difference}): choose another folder")
         if state["data"] != self.bank.fingerprint:
             raise ValueError(f"{self.out} was trained on other photos than these: resume with the same ones, or choose another folder")
         self.checkpoints.load(step, self._saved_networks(), self.optimizers)
@@ -416,13 +391,17 @@ class Engine:
         return network.to("cpu", memory_format=torch.contiguous_format).eval()
 
     def release(self) -> None:
-        """Give the folder free for others; one in which nothing was written goes away again."""
-        if self._lock is not None:
-            self._lock.release()
-            assert self.out is not None
-            if {path.name for path in self.out.iterdir()} <= {".lock"}:
-                (self.out / ".lock").unlink(missing_ok=True)
-                self.out.rmdir()
+        """Give the folder free for others."""
+        if self._folder is not None:
+            self._folder.release()
+
+
+def _difference(key: str, then: Any, now: Any) -> str:
+    """The first field that differs, in words: "loss_weights.adversarial was 0.1, now 0.2"."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        inner = next(name for name in {**then, **now} if then.get(name) != now.get(name))
+        return _difference(f"{key}.{inner}", then.get(inner), now.get(inner))
+    return f"{key} was {then}, now {now}"
 
 
 def _precision(wanted: str, device: torch.device) -> str:

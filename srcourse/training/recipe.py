@@ -23,7 +23,7 @@ class _Part(BaseModel):
 class ModelPart(BaseModel):
     """The network: its name in `models.create`, and any of its options but the scale."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str
 

@@ -52,8 +52,13 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        psnr = next((f", {row['psnr']:.2f} dB in validation" for row in reversed(self.history) if "psnr" in row), "")
-        return f"Run({self.recipe.label}, step {self.step} of {self.recipe.steps}{psnr})"
+        quality = ""
+        for row in self.history:
+            if "psnr" in row:
+                quality = f", {row['psnr']:.2f} dB in validation"
+            elif "srocc" in row:
+                quality = f", rank correlation {row['srocc']:.3f} in validation"
+        return f"Run({self.recipe.label}, step {self.step} of {self.recipe.steps}{quality})"
 
 
 def train(

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -155,9 +156,12 @@ def spearman(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _at_least(image: torch.Tensor, side: int, name: str) -> torch.Tensor:
-    if min(image.shape[-2:]) < side:
-        raise ValueError(f"{name} is {image.shape[-2]}×{image.shape[-1]} pixels, smaller than a crop of {side}: lower data.patch")
-    return image
+    """The image, mirrored beyond its edges where it is smaller than a crop: enlarging it would change what it looks like."""
+    height, width = image.shape[-2:]
+    missing = max(side - height, 0), max(side - width, 0)
+    if missing[0] >= height or missing[1] >= width:
+        raise ValueError(f"{name} is {height}×{width} pixels, less than half a crop of {side}: leave it out or lower data.patch")
+    return F.pad(image[None], (0, missing[1], 0, missing[0]), mode="reflect")[0] if any(missing) else image
 
 
 def _centre(image: torch.Tensor, side: int) -> torch.Tensor:

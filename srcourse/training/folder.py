@@ -1,0 +1,59 @@
+"""A run's folder: whose it is. One process at a time writes to it, and no run overwrites another."""
+
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from srcourse.training.checkpoints import Checkpoints
+
+_BEGUN = {"recipe.json", "history.jsonl"}  # what a run writes before its first checkpoint
+
+
+class RunFolder:
+    """The folder of a run, locked for this process until `release`.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be made, or another run is using it.
+    """
+
+    def __init__(self, path: Path, checkpoints: Checkpoints):
+        self.path, self.checkpoints = path, checkpoints
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {path} ({error.strerror}): choose another") from None
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{path} is in use by another training run: wait for it, or choose another folder") from None
+        checkpoints.clear_leftovers()
+
+    def release(self) -> None:
+        """Give the folder free for others. What a run wrote that failed before its first step was noted goes away again."""
+        self._lock.release()
+        names = {path.name for path in self.path.iterdir()}
+        history = self.path / "history.jsonl"
+        if names <= {".lock", "tensorboard", "checkpoints", *_BEGUN} and not self.checkpoints.steps():
+            if history.exists() and history.stat().st_size:
+                return
+            for name in names:
+                shutil.rmtree(self.path / name) if (self.path / name).is_dir() else (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+
+def refuse_foreign(path: Path, checkpoints: Checkpoints, resume: bool) -> None:
+    """Refuse a folder that holds a run which was not asked to go on, or what is no run; ``ValueError`` says which."""
+    saved = checkpoints.steps()
+    files = [name for name in ("model.safetensors", "recipe.json", "history.jsonl") if (path / name).exists()]
+    problem = None
+    if saved and not resume:
+        problem = f"already holds a run (step {saved[-1]}): resume it with --resume (resume=True)"
+    elif files and not saved and (not resume or files[0] == "model.safetensors" or "recipe.json" not in files):
+        # a run that was killed before its first checkpoint leaves a recipe and maybe a history; all else is foreign
+        problem = f"already holds {files[0]}, and no checkpoint to go on from: move it away"
+    if problem:
+        raise ValueError(f"{path} {problem}, or choose another folder")
