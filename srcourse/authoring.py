@@ -32,6 +32,7 @@ LESSONS = {
     "06_perceptual_niqe": "Perceptual losses and NIQE",
     "07_fft_discriminator": "The FFT discriminator",
     "08_recursive_training": "Recursive training",
+    "09_multipass_eusr": "EUSR in four passes",
 }
 """The lessons in their order, and what links call them."""
 

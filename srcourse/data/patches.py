@@ -6,8 +6,9 @@ depends on the seed and on t alone, a resumed run, and each of several processes
 """
 
 import hashlib
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ class PatchBank:
         Side of the HR patches, a multiple of `scale`.
     degrade : callable, optional
         (image, index) → LR; by default MATLAB's bicubic.
+    more : mapping of int to callable, optional
+        Further scales and their degradations: ``batch(t, n, scale=8)`` then has LR patches of the same size, and HR patches
+        as large as their scale makes them.
     flip, turn, half_turn : float
         Probability of a horizontal and, independently, of a vertical flip; of a turn by 90° either way; and, independently,
         of one by 180°. ``flip=0, turn=0.5, half_turn=0.5`` are the four rotations alike (P000).
@@ -56,6 +60,7 @@ class PatchBank:
         scale: int,
         patch: int,
         degrade: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
+        more: Mapping[int, Callable[[torch.Tensor, int], torch.Tensor]] | None = None,
         flip: float = 0.5,
         turn: float = 0.5,
         half_turn: float = 0.0,
@@ -74,26 +79,30 @@ class PatchBank:
         self.scale, self.patch, self.seed = scale, patch, seed
         self.flip, self.turn, self.half_turn, self.crops_per_image = flip, turn, half_turn, crops_per_image
         self.device = torch.device(device)
-        degrade = degrade or degradation.create("bicubic", scale)
+        degradations = {scale: degrade or degradation.create("bicubic", scale), **(more or {})}
+        self.side = patch // scale  # of the LR patches, at every scale
+        largest, whole = self.side * max(degradations), math.lcm(*degradations)
         limit = {"auto": (available_memory() or 2**40) / 4, "memory": float("inf"), "disk": 0}[storage]
-        hr_table, lr_table, sizes = _Table(limit), _Table(limit), []
+        hr_table, lr_tables, sizes = _Table(limit), {s: _Table(limit) for s in degradations}, []
         names = getattr(photos, "names", None) or [f"photo {i}" for i in range(len(photos))]
         for i in progress(range(len(photos))):
             photo = images.check(photos[i], name=names[i])
-            if min(photo.shape[-2:]) < patch:
+            if min(photo.shape[-2:]) < largest:
                 size = f"{photo.shape[-2]}×{photo.shape[-1]} pixels"
-                raise ValueError(f"{names[i]} is {size}, smaller than a patch of {patch}: leave it out or lower data.patch")
-            photo = images.crop_to_multiple(photo, scale)
+                at = f" (at scale {max(degradations)})" * (largest > patch)
+                raise ValueError(f"{names[i]} is {size}, smaller than a patch of {largest}{at}: leave it out or lower data.patch")
+            photo = images.crop_to_multiple(photo, whole)
             hr_table.append(photo)
-            lr_table.append(degrade(photo, i))
+            for s, shrink in degradations.items():
+                lr_tables[s].append(shrink(photo, i))
             sizes.append(photo.shape[-2:])
         self.count = len(sizes)
-        self.fingerprint = hr_table.digest() + lr_table.digest()
-        self._hr, self._lr = hr_table.finish(self.device), lr_table.finish(self.device)
-        sizes = torch.tensor(sizes)  # (photos, 2) HR height and width
-        self._heights, self._widths = sizes[:, 0] // scale, sizes[:, 1] // scale  # in LR pixels
+        self.fingerprint = hr_table.digest() + "".join(table.digest() for table in lr_tables.values())
+        self._hr, self._lr = hr_table.finish(self.device), {s: table.finish(self.device) for s, table in lr_tables.items()}
+        sizes = torch.tensor(sizes)
+        self._heights, self._widths = sizes[:, 0], sizes[:, 1]  # in HR pixels
         areas = self._heights * self._widths
-        self._starts = torch.cumsum(areas, 0) - areas  # first LR pixel of each photo; times scale² in the HR table
+        self._starts = torch.cumsum(areas, 0) - areas  # first HR pixel of each photo; by scale² in an LR table
 
     def __len__(self) -> int:
         return self.count
@@ -101,39 +110,43 @@ class PatchBank:
     @property
     def nbytes(self) -> int:
         """Bytes of pixels in the bank."""
-        return self._hr.numel() + self._lr.numel()
+        return self._hr.numel() + sum(table.numel() for table in self._lr.values())
 
-    def batch(self, step: int, size: int, *, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Batch number `step`: LR (size, 3, patch/scale, patch/scale) and HR (size, 3, patch, patch), float32.
+    def batch(self, step: int, size: int, *, scale: int | None = None, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch number `step`: LR (size, 3, side, side), side = patch/scale, and HR (size, 3, scale·side, scale·side), float32.
 
-        With `world` processes, process `rank` gets its equal slice of the same global batch.
+        `scale` is the bank's own, or one of `more`. With `world` processes, process `rank` gets its equal slice of the
+        same global batch.
         """
+        scale = self.scale if scale is None else scale
+        if scale not in self._lr:
+            raise ValueError(f"scale is {scale}: this bank has {', '.join(map(str, self._lr))}")
         if size % world:
             raise ValueError(f"a batch of {size} cannot be cut into {world} equal slices: choose a multiple of {world}")
-        where = self._draw(step, size)
+        where = self._draw(step, size, scale)
         share = size // world
         where = {key: value[rank * share : (rank + 1) * share].to(self.device) for key, value in where.items()}
-        lr = self._gather(self._lr, where, factor=1)
-        hr = self._gather(self._hr, where, factor=self.scale)
+        lr = self._gather(self._lr[scale], where, factor=1)
+        hr = self._gather(self._hr, where, factor=scale)
         return lr, hr
 
-    def _draw(self, step: int, size: int) -> dict[str, torch.Tensor]:
-        """Which photo, where in it, and how turned: (size,) tensors, a pure function of (seed, step)."""
+    def _draw(self, step: int, size: int, scale: int) -> dict[str, torch.Tensor]:
+        """Which photo, where in it, and how turned: (size,) tensors, a pure function of (seed, step); in LR pixels."""
         random = generator(self.seed, step)
         u = torch.rand(6, size, generator=random, dtype=torch.float64)
         photo = (u[0] * self.count).long()
         photo = photo[torch.arange(size) // self.crops_per_image * self.crops_per_image]
-        side = self.patch // self.scale
-        top = (u[1] * (self._heights[photo] - side + 1)).long()
-        left = (u[2] * (self._widths[photo] - side + 1)).long()
+        width = self._widths[photo] // scale
+        top = (u[1] * (self._heights[photo] // scale - self.side + 1)).long()
+        left = (u[2] * (width - self.side + 1)).long()
         turn = u[5] < self.turn
         half = torch.rand(size, generator=random, dtype=torch.float64) < self.half_turn
         half ^= u[5] < self.turn / 2  # clockwise: counter-clockwise and half a turn
         # Half a turn is both flips; and counter-clockwise, out[r, c] =
         # in[c, last - r], is a transposition and a left-right flip. So three yes-or-no say it all:
         return {
-            "start": self._starts[photo],
-            "width": self._widths[photo],
+            "start": self._starts[photo] // scale**2,
+            "width": width,
             "top": top,
             "left": left,
             "transposed": turn,
@@ -143,7 +156,7 @@ class PatchBank:
 
     def _gather(self, table: torch.Tensor, where: dict[str, torch.Tensor], factor: int) -> torch.Tensor:
         """Cut the patches: in a table of pixels, each is an origin and two strides, whichever way it is turned."""
-        side = self.patch // self.scale * factor
+        side = self.side * factor
         line = where["width"] * factor  # pixels from one image row to the next
         down = torch.where(where["upside_down"], -line, line)
         right = torch.where(where["mirrored"], -1, 1)

@@ -145,6 +145,58 @@ class FFTDiscriminator(nn.Module):
         return self.classifier(self.spectrum(images))
 
 
+class EUSRDiscriminator(nn.Module):
+    """The discriminator of P002 §3.3, figure 5: SRGAN's with two convolutions more and without BN.
+
+    Parameters
+    ----------
+    input_size : int
+        Side of the square images in pixels, for ``head="fc"``; P002: 192.
+    head : "fc" or "patch"
+        "fc", the paper's: two fully connected layers on all positions, (N, 3, s, s) → logits (N, 1). "patch", the
+        authors' program: the same two layers at every position, (N, 3, H, W) → (N, 1, H/32, W/32), for any size.
+    channels, hidden : int
+        Channels of the first convolution, width of the first fully connected layer; P002: 32 and 1024.
+
+    Raises
+    ------
+    ValueError
+        In `forward`, for images of another size.
+
+    Notes
+    -----
+    Trainable parameters: 23,588,641 with "fc" at 192×192, 5,238,561 with "patch". No BN: two photographs a batch are too
+    few for its statistics (P002 §3.3).
+    """
+
+    def __init__(self, input_size: int = 192, head: str = "fc", channels: int = 32, hidden: int = 1024):
+        super().__init__()
+        if head not in ("fc", "patch"):
+            raise ValueError(f"head is {head!r}: expected 'fc' or 'patch'")
+        if input_size < 32 or channels < 1 or hidden < 1:
+            raise ValueError(f"input_size={input_size}, channels={channels}, hidden={hidden}: expected at least 32, 1 and 1")
+        self.input_size = input_size if head == "fc" else None
+        layers: list[nn.Module] = []
+        width, side = 3, input_size
+        for doubling in range(5):
+            for stride in (1, 2):
+                layers += [nn.Conv2d(width, channels * 2**doubling, 3, stride, padding=1), nn.LeakyReLU(0.2)]
+                width = channels * 2**doubling
+            side = -(-side // 2)  # halves are rounded up
+        self.features = nn.Sequential(*layers)
+        if head == "fc":
+            self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(width * side**2, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1))
+        else:
+            self.classifier = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.input_size is not None:
+            check_size(images, self.input_size)
+        elif min(images.shape[-2:]) < 32:
+            raise ValueError(f"the images are {images.shape[-2]}×{images.shape[-1]}: expected at least 32 pixels a side")
+        return self.classifier(self.features(images))
+
+
 def check_size(images: torch.Tensor, size: int) -> None:
     """Refuse images that are not (N, 3, size, size)."""
     if images.shape[-2:] != (size, size):

@@ -4,7 +4,8 @@ import inspect
 
 from torch import nn
 
-from srcourse.models.discriminators import FFTDiscriminator, PatchDiscriminator, SRGANDiscriminator
+from srcourse.models.discriminators import EUSRDiscriminator, FFTDiscriminator, PatchDiscriminator, SRGANDiscriminator
+from srcourse.models.eusr import EUSR
 from srcourse.models.interpolation import Interpolation
 from srcourse.models.msfm import MSFM
 from srcourse.models.recursive import RecursiveCascade
@@ -21,11 +22,13 @@ GENERATORS = {
     "srresnet_small": srresnet_small,
     "msfm": MSFM,
     "recursive_cascade": RecursiveCascade,
+    "eusr": EUSR,
 }
 DISCRIMINATORS = {
     "srgan_discriminator": SRGANDiscriminator,
     "patch_discriminator": PatchDiscriminator,
     "fft_discriminator": FFTDiscriminator,
+    "eusr_discriminator": EUSRDiscriminator,
 }
 PREDICTORS = {"score_predictor": ScorePredictor}
 BUILDERS = {**GENERATORS, **DISCRIMINATORS, **PREDICTORS}

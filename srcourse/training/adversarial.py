@@ -44,7 +44,11 @@ class Game:
         self.perceptual = engine.place(PerceptualLoss(**recipe.perceptual.model_dump())) if recipe.loss_weights.perceptual else None
         self.discriminator.train()
 
-    def play(self, stages: Sequence[torch.Tensor], hr: torch.Tensor) -> None:
+    def further_terms(self, sr: torch.Tensor, hr: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What else a method judges its images by: terms of the loss, named as the λ of the recipe."""
+        return {}
+
+    def play(self, stages: Sequence[torch.Tensor], hr: torch.Tensor, real: torch.Tensor | None = None) -> None:
         """The discriminator's step, then the generator's.
 
         The history gets, unweighted, each term of the generator's loss, their weighted sum as "loss", the discriminator's
@@ -55,15 +59,17 @@ class Game:
         stages : sequence of (n, 3, h_i, w_i) tensors
             What the generator made, with its gradient; the last, of HR's size, is the one that is judged.
         hr : (n, 3, H, W) tensor in [0, 1]
+        real : (m, 3, H, W) tensor
+            The photographs that the discriminator sees; `hr`, unless that repeats some.
         """
         engine, kind, weights = self.engine, self.engine.recipe.adversarial, self.engine.recipe.loss_weights
         warn_if_one_side_has_won(engine)
-        sr = stages[-1]
+        sr, real = stages[-1], hr if real is None else real
 
         # The discriminator's step: real images towards "real", generated ones towards "generated".
         with engine.autocast():
-            real_logits = self.discriminator(hr)  # (n, 1) or (n, 1, rows, columns)
-            fake_logits = self.discriminator(sr.detach())  # no gradient into the generator
+            real_logits = self.discriminator(real)  # (m, 1) or (m, 1, rows, columns)
+            fake_logits = self.discriminator(sr.detach())  # (n, …); no gradient into the generator
         d_loss = discriminator_loss(real_logits, fake_logits, kind)
         real_accuracy, generated_accuracy = discriminator_accuracy(real_logits, fake_logits, kind)
         engine.update(self.optimizer, d_loss)
@@ -77,10 +83,13 @@ class Game:
             loss = loss + weights.perceptual * terms["perceptual_loss"]
         if weights.adversarial:
             with engine.autocast(), frozen(self.discriminator) as judge:
-                real_logits = judge(hr) if kind == "relativistic" else None
+                real_logits = judge(real) if kind == "relativistic" else None
                 fake_logits = judge(sr)
             terms["adversarial_loss"] = generator_loss(fake_logits, kind, real_logits)
             loss = loss + weights.adversarial * terms["adversarial_loss"]
+        for name, term in self.further_terms(sr, hr).items():
+            terms[f"{name}_loss"] = term
+            loss = loss + getattr(weights, name) * term
         # a term before the sum: of several that are not finite, the first is named
         engine.log(discriminator_loss=d_loss, **terms, loss=loss, real_accuracy=real_accuracy, generated_accuracy=generated_accuracy)
         engine.update(self.generator_optimizer, loss)

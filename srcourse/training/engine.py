@@ -89,6 +89,7 @@ class Engine:
             raise ValueError(f"data.batch is {recipe.data.batch}: expected a multiple of the {self.world} processes")
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._unwrapped: set[int] = set()  # parameters whose gradients no wrapper shares among the processes
         self._rates: dict[str, float] = {}  # each optimizer's learning rate, over the recipe's
         self.warnings: list[str] = []
         self.averaged: AveragedModel | None = None
@@ -124,6 +125,7 @@ class Engine:
             scale=scale,
             patch=data.patch,
             degrade=degrade,
+            more={s: self.recipe.degradation(s) for s in self.recipe.further_scales()},
             flip=data.flip,
             turn=data.turn,
             half_turn=data.half_turn,
@@ -156,6 +158,8 @@ class Engine:
         if name == self.result and self.recipe.ema:
             self.averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema), use_buffers=True)
         running = torch.compile(module) if self.recipe.compile else module
+        if not wrap:
+            self._unwrapped |= {id(parameter) for parameter in module.parameters()}
         return self.accelerator.prepare_model(running) if wrap else running
 
     def optimizer(self, name: str, network: nn.Module, *, learning_rate: float | None = None) -> torch.optim.Optimizer:
@@ -174,9 +178,12 @@ class Engine:
 
     # --- what a method's loop uses ----------------------------------------------------------------------------
 
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of batch `step`: HR (n, 3, patch, patch), and LR smaller by the scale of all passes."""
-        return self.bank.batch(step, self.recipe.data.batch, rank=self.rank, world=self.world)
+    def batch(self, step: int, scale: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of batch `step`: HR (n, 3, patch, patch), and LR smaller by the scale of all passes.
+
+        With `scale`, one of several: LR patches of the same size, and HR patches as large as it makes them.
+        """
+        return self.bank.batch(step, self.recipe.data.batch, scale=scale, rank=self.rank, world=self.world)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Around the networks' forward passes: bf16 where that is fast, nothing elsewhere. Losses stay outside."""
@@ -214,7 +221,11 @@ class Engine:
         optimizer.step()
 
     def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average gradients over the processes: the wrapped networks did so during the backward pass."""
+        """Average gradients over the processes, where no wrapper did so during the backward pass."""
+        if self.world > 1:
+            for parameter in parameters:
+                if id(parameter) in self._unwrapped and parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to make, from where the run stands; between them, everything else happens."""

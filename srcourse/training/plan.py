@@ -55,6 +55,9 @@ def _loss(engine: "Engine") -> str:
         phases = f"{part.head_steps:,} steps of the head ({part.head_batch} crops), then all"
         return f"squared earth mover's distance; {phases}; {part.backbone} backbone"
     pixel = recipe.loss + " of every stage" * recipe.stages
+    if recipe.method == "multi-scale":
+        scales = ", ".join(f"×{scale}" for scale in engine.networks[engine.result].scales)
+        return f"{pixel}, at each step of one of {scales}"
     if recipe.discriminator is None:
         return pixel
     part = recipe.perceptual
@@ -62,6 +65,10 @@ def _loss(engine: "Engine") -> str:
         pixel: weights.pixel,
         f"{part.network} {part.layer} ({part.weights} weights)": weights.perceptual,
         f"adversarial ({recipe.adversarial})": weights.adversarial,
+        "aesthetic score": weights.aesthetic_score,
+        "aesthetic features": weights.aesthetic_features,
+        "subjective score": weights.subjective_score,
+        "subjective features": weights.subjective_features,
     }
     judge = f"{recipe.discriminator.name}, {models.count_parameters(engine.networks['discriminator']):,} parameters"
     game = " + ".join(f"{weight:g} · {name}" for name, weight in terms.items() if weight) + f"; against {judge}"

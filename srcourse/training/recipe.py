@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
 
 from srcourse import degradation, models
 from srcourse.losses.perceptual import layer_names
+from srcourse.models.eusr import EUSR
 from srcourse.models.recursive import RecursiveCascade
 from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, PREDICTORS, options_of
 
@@ -45,6 +47,10 @@ class LossWeightsPart(_Part):
     pixel: float = Field(1.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     adversarial: float = Field(0.0, ge=0)
+    aesthetic_score: float = Field(0.0, ge=0)  # these four are method multi-pass's (P002 equation 8)
+    aesthetic_features: float = Field(0.0, ge=0)
+    subjective_score: float = Field(0.0, ge=0)
+    subjective_features: float = Field(0.0, ge=0)
 
 
 class PerceptualPart(_Part):
@@ -72,6 +78,17 @@ class RecursivePart(_Part):
     first_steps: int = Field(0, ge=0)  # of all the steps, those on photographs alone
     replay: float = Field(0.0, ge=0, le=1)  # share of the second phase's steps that are the first's, against forgetting
     passes: int = Field(2, ge=2, le=3)  # how often an image is enlarged
+
+
+class FourPassPart(_Part):
+    """How 4PP-EUSR is fine-tuned (P002 §4.3)."""
+
+    multi_pass: bool = True  # all three roads to ×4; false: the ×4 path alone (P002 §5.3)
+    decimate: bool = False  # as EUSR.multipass
+    aesthetic: str = "nima_small"  # the judges: a name, a file or a run's folder
+    subjective: str = "nima_small"
+    alpha: float = Field(0.8, ge=0)  # as losses.score_loss
+    reduction: Literal["mean", "sum"] = "mean"  # as losses.representation_loss
 
 
 class DataPart(_Part):
@@ -113,16 +130,17 @@ class Recipe(_Part):
 
     name: str = Field("custom", pattern=r"^\w[\w.-]*$")  # also the run's folder
     title: str = ""
-    method: Literal["pixelwise", "adversarial", "recursive", "scores"] = "pixelwise"
+    method: Literal["pixelwise", "adversarial", "recursive", "scores", "multi-scale", "multi-pass"] = "pixelwise"
     scale: int = Field(4, ge=2, le=8)  # of one pass of the network
     model: ModelPart
     loss: Literal["l1", "mse"] = "l1"
     stages: bool = False  # a cascade's every stage gets the pixel loss, not its last image alone
-    discriminator: DiscriminatorPart | None = None  # these four are the adversarial and recursive methods'
+    discriminator: DiscriminatorPart | None = None  # these four are for the methods with a game
     adversarial: Literal["bce", "patch-mean", "least-squares", "relativistic"] = "bce"
     loss_weights: LossWeightsPart = LossWeightsPart()
     perceptual: PerceptualPart = PerceptualPart()
     recursive: RecursivePart = RecursivePart()
+    four_pass: FourPassPart = FourPassPart()
     scores: ScoresPart = ScoresPart()
     # weights to begin from, "{scale}" standing for the scale: a name, a file or a run's folder; every tensor that fits is taken
     start: str | None = None
@@ -169,15 +187,26 @@ class Recipe(_Part):
             raise ValueError("stages are a cascade's, within one pass: method: recursive has none")
         if self.stages and not isinstance(generator, RecursiveCascade):
             raise ValueError(f"stages is true, but {self.model.name} has none: expected recursive_cascade")
+        if self.method in ("multi-scale", "multi-pass"):
+            self._check_paths(generator)
         self._check_losses()
         self.degradation()
         return self
 
+    def _check_paths(self, generator: nn.Module) -> None:
+        if not isinstance(generator, EUSR):
+            raise ValueError(f"method: {self.method} trains several paths, {self.model.name} has one: expected eusr")
+        if self.method == "multi-pass" and (self.scale != 4 or (self.four_pass.multi_pass and generator.scales != (2, 4, 8))):
+            raise ValueError("method: multi-pass needs scale: 4, and an eusr with scales: [2, 4, 8]")
+
     def _check_losses(self) -> None:
         weights = self.loss_weights
-        if self.method == "pixelwise" and (weights != LossWeightsPart() or self.discriminator is not None):
-            raise ValueError("loss_weights and discriminator belong to method: adversarial, this recipe's is pixelwise")
-        game = self.method in ("adversarial", "recursive")
+        opinions = [name for name in LossWeightsPart.model_fields if name.endswith(("_score", "_features")) and getattr(weights, name)]
+        if opinions and self.method != "multi-pass":
+            raise ValueError(f"loss_weights.{opinions[0]} belongs to method: multi-pass, this recipe's is {self.method}")
+        if self.method in ("pixelwise", "multi-scale") and (weights != LossWeightsPart() or self.discriminator is not None):
+            raise ValueError(f"loss_weights and discriminator belong to method: adversarial, this recipe's is {self.method}")
+        game = self.method in ("adversarial", "recursive", "multi-pass")
         if game and not any(weights.model_dump().values()):
             raise ValueError("all loss_weights are 0: expected at least one above")
         if game and self.discriminator is None:
@@ -216,10 +245,16 @@ class Recipe(_Part):
         """What `start` names, for this scale."""
         return self.start.replace("{scale}", str(self.scale)) if self.start else None
 
-    def degradation(self) -> degradation.Degradation:
-        """From HR to LR, as small as all passes need it, with the recipe's seed."""
+    def further_scales(self) -> list[int]:
+        """The scales beside `scale` that a step may train."""
+        if self.method != "multi-scale":
+            return []
+        return [scale for scale in self.model.options.get("scales", (2, 4, 8)) if scale != self.scale]
+
+    def degradation(self, scale: int | None = None) -> degradation.Degradation:
+        """From HR to LR, as small as all passes need it, or at another scale, with the recipe's seed."""
         data = self.data
-        scale = self.enlargement
+        scale = self.enlargement if scale is None else scale
         return degradation.create(data.degradation, scale, self.seed, sigma=data.sigma, noise=data.noise, quality=data.quality)
 
     def learning_rate(self, step: int) -> float:

@@ -17,6 +17,7 @@ from srcourse.losses.perceptual import find_weights
 from srcourse.models.weights import resolve
 from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
+from srcourse.training.multipass import find_judge, train_multi_pass, train_multi_scale
 from srcourse.training.pixelwise import train_pixelwise
 from srcourse.training.recipe import Recipe, recipes
 from srcourse.training.recursive import train_recursive
@@ -27,6 +28,8 @@ METHODS = {
     "adversarial": (Engine, train_adversarial),
     "recursive": (Engine, train_recursive),
     "scores": (ScoreEngine, train_scores),
+    "multi-scale": (Engine, train_multi_scale),
+    "multi-pass": (Engine, train_multi_pass),
 }
 
 
@@ -149,6 +152,9 @@ def _check_files(recipe: Recipe, resuming: bool) -> None:
             ) from None
     if recipe.loss_weights.perceptual:
         find_weights(recipe.perceptual.network, recipe.perceptual.weights)
+    if recipe.method == "multi-pass":
+        find_judge(recipe.four_pass.aesthetic)
+        find_judge(recipe.four_pass.subjective)
     if recipe.method == "scores" and recipe.scores.backbone != "random" and not resuming:
         find_backbone(recipe.scores.backbone)
 

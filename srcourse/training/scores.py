@@ -84,11 +84,6 @@ class ScoreEngine(Engine):
         size = self.recipe.scores.head_batch if step < self.recipe.scores.head_steps else self.recipe.data.batch
         return self.bank.batch(step, size, rank=self.rank, world=self.world)
 
-    def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
-        if self.world > 1:  # the predictor is not wrapped, since the phases train different parts of it
-            for parameter in parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-
     @torch.no_grad()
     def _validate(self) -> float:
         """Spearman's rank correlation of predicted and given mean scores, on the centres of the validation images."""
@@ -109,6 +104,7 @@ class ScoreEngine(Engine):
 def train_scores(engine: ScoreEngine) -> None:
     """Train the recipe's score predictor: `scores.head_steps` steps of its head, then all of it."""
     recipe, part = engine.recipe, engine.recipe.scores
+    # the phases train different parts, which the wrapper for several processes would not understand
     predictor = engine.network("predictor", recipe.model.name, **recipe.model.options, wrap=False)
     if part.backbone != "random":
         load_backbone(predictor, part.backbone)
