@@ -20,13 +20,15 @@ SCALES = {
     "srresnet_small": (2, 3, 4),
     "msfm": (2, 3, 4),
     "recursive_cascade": (2, 4, 8),
+    "eusr": (2, 4, 8),
 }
-DISCRIMINATORS = ("srgan_discriminator", "patch_discriminator", "fft_discriminator")
+DISCRIMINATORS = ("srgan_discriminator", "patch_discriminator", "fft_discriminator", "eusr_discriminator")
 NARROW = {
     "srresnet": {"blocks": 1, "channels": 4},
     "srresnet_small": {"blocks": 1, "channels": 4},
     "msfm": {"channels": 4},
     "recursive_cascade": {"channels": 4, "recursions": 2},
+    "eusr": {"channels": 4, "blocks": 1},
 }
 
 
@@ -56,6 +58,9 @@ def test_every_network_is_listed_here():
         ("recursive_cascade", {}, 448_390),
         ("recursive_cascade", {"share": True}, 225_091),
         ("recursive_cascade", {"recursions": 1}, 448_390),
+        ("eusr", {}, 6_295_689),
+        ("eusr_discriminator", {}, 23_588_641),
+        ("eusr_discriminator", {"head": "patch"}, 5_238_561),
         ("score_predictor", {}, 2_236_682),
     ],
 )
@@ -201,6 +206,8 @@ def test_every_size_from_8_to_40_comes_out_exactly_scaled(name, options):
         ("patch_discriminator", {"channels": 4}),
         ("patch_discriminator", {"channels": 4, "norm": False}),
         ("fft_discriminator", {"input_size": 48, "hidden": 4}),
+        ("eusr_discriminator", {"input_size": 48, "channels": 4, "hidden": 4}),
+        ("eusr_discriminator", {"head": "patch", "channels": 4, "hidden": 4}),
     ],
 )
 def test_gradients_reach_every_parameter_of_the_adversarial_networks(name, options):

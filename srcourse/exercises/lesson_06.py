@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from srcourse import degradation, images
-from srcourse.exercises.checking import Exercise, Mistake, one_of, require, same_function, value_near
+from srcourse.exercises.checking import Exercise, Mistake, Wrong, one_of, require, same_function, value_near
 from srcourse.losses import squared_emd
 from srcourse.metrics import niqe
 from srcourse.metrics.niqe import local_mean, mscn
@@ -98,6 +98,7 @@ def _distance(rows: torch.Tensor, mean: torch.Tensor, pooled: torch.Tensor, inve
     return (difference @ inverse(pooled) @ difference).sqrt().item()
 
 
+_SINGULAR = "Here the average is singular, and has no inverse: take the pseudo-inverse, torch.linalg.pinv."
 _DISTANCES = (
     Mistake(lambda r, m, c: _distance(r, m, torch.cov(r.T) + c), "The two covariances are averaged: half of their sum."),
     Mistake(lambda r, m, c: niqe_distance(r, m, c) ** 2, "The root comes last."),
@@ -122,7 +123,7 @@ _DISTANCES = (
     ),
     Mistake(
         lambda r, m, c: _distance(r, m, (torch.cov(r.T) + c) / 2, torch.linalg.inv),
-        "Here the average is singular, with no inverse: torch.linalg.pinv takes the pseudo-inverse.",
+        _SINGULAR,
     ),
 )
 
@@ -143,6 +144,13 @@ def _gaussians() -> list[tuple]:
         )
     flat = torch.tensor([[1.0, 2.0, 0.0], [3.0, 1.0, 0.0], [2.0, 0.0, 0.0]], dtype=torch.float64)  # a feature that never changes
     return [*cases, (flat, torch.zeros(3, dtype=torch.float64), torch.diag(torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)))]
+
+
+def _check_distance(answer: Any) -> None:
+    try:
+        same_function(niqe_distance, _gaussians, _DISTANCES, tolerance=1e-4)(answer)
+    except Wrong as wrong:
+        raise Wrong(str(wrong), _SINGULAR if "singular" in str(wrong).lower() else wrong.hint) from None
 
 
 # --- 06.4: blur for a better score --------------------------------------------------------------------------------
@@ -267,7 +275,7 @@ EXERCISES = [
     Exercise(
         id="06.3",
         title="You have NIQE's distance, the last of its five steps.",
-        check=same_function(niqe_distance, _gaussians, _DISTANCES, tolerance=1e-4),
+        check=_check_distance,
         mistakes=_DISTANCES,
         points=2,
     ),
