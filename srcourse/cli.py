@@ -50,6 +50,7 @@ def evaluate(
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table here as CSV, too.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table here as Markdown, too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw PSNR against NIQE here: .png, .jpg, .svg or .pdf.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns.")] = False,
     tile: Annotated[int | None, typer.Option(help="Work in tiles of so many LR pixels.")] = None,
     pristine: Annotated[str, typer.Option(help="NIQE's model: course, official (as papers use it) or a file.")] = "course",
@@ -64,7 +65,12 @@ def evaluate(
     for path, suffix in ((csv, ".csv"), (markdown, ".md")):
         if path is not None and path.suffix != suffix:
             raise ValueError(f"{path} is no name for such a table: expected one that ends in {suffix}")
+    if plot is not None and plot.suffix not in (".png", ".jpg", ".svg", ".pdf"):
+        raise ValueError(f"{plot} is no name for a plot: expected one that ends in .png, .jpg, .svg or .pdf")
     trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
+    for model in trained.values():
+        if scale in getattr(model, "scales", ()):
+            model.scale = scale  # an EUSR has several
     scales = {model.scale for model in trained.values()} or {2, 3, 4}
     table = Table()
     for one in [scale] if scale is not None else sorted(scales):
@@ -77,6 +83,12 @@ def evaluate(
         table.to_csv(csv)
     if markdown is not None:
         write_text(markdown, table.to_markdown() + "\n")
+    if plot is not None:
+        from srcourse import plots
+
+        several = len({(s.benchmark, s.scale) for s in table.scores}) > 1
+        points = {f"{s.model}, {s.benchmark} ×{s.scale}" if several else s.model: (s.psnr, s.niqe) for s in table.scores}
+        plots.plane(points, describe="Each method's mean PSNR and NIQE; the dashed line joins those that none beats on both.").save(plot)
 
 
 @app.command()
@@ -96,6 +108,8 @@ def upscale(
         network = models.create(model, scale=scale or 4)
     else:
         network = models.load(model, device=machine.device())
+        if scale in getattr(network, "scales", ()):
+            network.scale = scale  # an EUSR has several
     if scale not in (None, network.scale):
         raise ValueError(f"{model} enlarges {network.scale} times: leave out --scale {scale}, or choose other weights")
     targets = [out / f"{path.stem}_x{network.scale**passes}.png" for path in pictures]

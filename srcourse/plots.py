@@ -204,6 +204,38 @@ def lines(
     return Picture(figure, describe)
 
 
+def plane(
+    points: Mapping[str, tuple[float, float]],
+    *,
+    title: str = "Perception against distortion",
+    x: str = "PSNR (dB), higher is closer to the original",
+    y: str = "NIQE, lower is more natural",
+    describe: str,
+) -> Picture:
+    """Methods as named points on the perception–distortion plane (Blau and Michaeli 2018): ``{"bicubic": (psnr, niqe), ...}``.
+
+    A method whose point is beaten on both axes by another has nothing to be said for it; the others are joined by a line.
+    Points that are not finite, such as the NIQE of images that are too small, are left out.
+
+    Raises
+    ------
+    ValueError
+        If no point is left.
+    """
+    drawn = {name: (float(a), float(b)) for name, (a, b) in points.items() if np.isfinite(a) and np.isfinite(b)}
+    if not drawn:
+        raise ValueError("there is no point to draw: expected at least one method with finite numbers on both axes")
+    figure, axis = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    unbeaten = sorted((a, b) for a, b in drawn.values() if not any(c >= a and d <= b and (c, d) != (a, b) for c, d in drawn.values()))
+    axis.plot(*zip(*unbeaten, strict=True), color="#999999", linestyle="--", linewidth=1, zorder=0)
+    for i, (name, (a, b)) in enumerate(drawn.items()):
+        axis.scatter(a, b, color=COLOURS[i % len(COLOURS)], marker=_MARKERS[i % len(_MARKERS)], s=55, label=name)
+    axis.set(title=title, xlabel=x, ylabel=y)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    return Picture(figure, describe)
+
+
 def curves(
     history: Iterable[Mapping[str, float]],
     *,

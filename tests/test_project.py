@@ -247,8 +247,25 @@ def test_evaluate_prints_and_writes_the_table(command, photo_folder, tmp_path):
     assert f"{table.scores[0].psnr:.3f}" in process.stdout and "nearest" in process.stdout
     assert (tmp_path / "t.csv").read_text().startswith("model,benchmark,scale,images,psnr")
     assert (tmp_path / "t.md").read_text().count("\n") == 4
+    drawn = command("evaluate", "bicubic", "nearest", "--data", photo_folder, "--scale", 2, "--plot", tmp_path / "plane.txt")
+    assert "plane.txt is no name for a plot" in one_line(drawn)
     with pytest.raises(ValueError, match="enlarges 4 times: expected a model for scale 2"):
         sr.evaluation.evaluate({"x": sr.models.create("bicubic", scale=4)}, sr.data.benchmarks(photo_folder, 2))
+
+
+def test_evaluate_draws_the_plane_and_takes_an_eusr_at_each_scale(command, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sr.images.write(folder / "cat.png", sr.images.sample("chelsea"))
+    sr.models.save(sr.models.create("eusr", blocks=1, channels=4, bicubic_skip=True), tmp_path / "eusr.safetensors")
+    for scale in (2, 4):
+        plot = tmp_path / f"{scale}.png"
+        words = ["evaluate", "bicubic", tmp_path / "eusr.safetensors", "--data", folder, "--scale", scale, "--plot", plot]
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f"×{scale}") == 2 and min(sr.images.read(plot).shape[-2:]) > 300
+    assert command("upscale", folder / "cat.png", "--model", tmp_path / "eusr.safetensors", "--scale", 8, "--out", tmp_path).returncode == 0
+    assert sr.images.read(tmp_path / "cat_x8.png").shape[-1] == 8 * 451
 
 
 def test_stdout_of_every_command_is_utf8():
@@ -281,6 +298,15 @@ def test_pictures_carry_their_sentence(tmp_path):
         sr.plots.compare({"a": photo}, zoom=(60, 0, 10, 10))
     with pytest.raises(ValueError, match="describe="):
         sr.plots.Picture(pictures[0].figure, " ")
+
+
+def test_the_plane_joins_what_none_beats_and_leaves_out_what_is_no_number():
+    points = {"a": (28, 8), "b": (30, 7), "c": (29, 7.5), "d": (27, 5), "tiny": (31, float("nan"))}
+    axis = sr.plots.plane(points, describe="Four methods.").figure.axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[27, 5], [30, 7]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="no point to draw"):
+        sr.plots.plane({"tiny": (31, float("nan"))}, describe="Nothing.")
 
 
 def test_curves_draw_a_panel_for_what_there_is():
