@@ -69,6 +69,7 @@ def evaluate(
         raise ValueError(f"{plot} is no name for a plot: expected one that ends in .png, .jpg, .svg or .pdf")
     trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
     for model in trained.values():
+        _check_enlarges(model)
         if scale in getattr(model, "scales", ()):
             model.scale = scale  # an EUSR has several
     scales = {model.scale for model in trained.values()} or {2, 3, 4}
@@ -108,6 +109,7 @@ def upscale(
         network = models.create(model, scale=scale or 4)
     else:
         network = models.load(model, device=machine.device())
+        _check_enlarges(network)
         if scale in getattr(network, "scales", ()):
             network.scale = scale  # an EUSR has several
     if scale not in (None, network.scale):
@@ -195,6 +197,11 @@ def grade(
         print(report.to_json())
     if not report.finished:
         raise typer.Exit(1)
+
+
+def _check_enlarges(model) -> None:
+    if not hasattr(model, "scale"):
+        raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
 
 
 def _complain(error: Exception) -> None:

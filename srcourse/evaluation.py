@@ -156,7 +156,7 @@ def evaluate_passes(
 ) -> Table:
     """Score networks that are applied to their own image, after every pass (P004 §4.4).
 
-    A photo is shrunk by scale^passes with MATLAB's bicubic; the image after pass k is compared, by the protocol of
+    A photo is shrunk by scale^passes with MATLAB's bicubic, and rounded to 8 bits; the image after pass k is compared, by the protocol of
     `evaluate`, with the photo shrunk to its size: with the photo itself after the last.
 
     Parameters
@@ -187,7 +187,7 @@ def evaluate_passes(
         rows: dict[int, list[dict]] = {k: [] for k in range(1, passes + 1)}
         for i in tqdm(range(len(photos)), desc=name, disable=not progress, leave=False):
             photo = images.crop_to_multiple(photos[i], scale**passes)
-            sr = degradation.downscale(photo, scale**passes)
+            sr = images.quantize(degradation.downscale(photo, scale**passes))
             for k in rows:
                 start = time.perf_counter()
                 sr = upscale(model, sr)

@@ -1,5 +1,6 @@
 """Upscale an image with a network: any size and number of channels, in tiles, with self-ensemble, in repeated passes."""
 
+import contextlib
 from collections.abc import Iterator
 
 import torch
@@ -62,17 +63,12 @@ def upscale(
     where = batch.device if parameter is None else parameter.device
     colour = batch[:, :3].expand(-1, 3, -1, -1).to(where, torch.float32)  # grey becomes three equal channels
 
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            run = _ensemble if ensemble else _once
-            sr = colour
-            for _ in range(passes):
-                sr = run(model, sr, tile, overlap).clamp(0, 1)
-            sr = sr.to(lr.device)
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        run = _ensemble if ensemble else _once
+        sr = colour
+        for _ in range(passes):
+            sr = run(model, sr, tile, overlap).clamp(0, 1)
+        sr = sr.to(lr.device)
     sr = sr.clone()  # out of inference mode: an ordinary tensor, which a loss may use
     if batch.shape[1] == 1:
         sr = sr.mean(1, keepdim=True)
@@ -80,6 +76,18 @@ def upscale(
         opacity = resize_bicubic(batch[:, 3:].float(), sr.shape[-2:]).clamp(0, 1)
         sr = torch.cat([sr, opacity], dim=1)
     return sr if lr.ndim == 4 else sr.squeeze(0)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """``eval`` mode for a while; afterwards each of the network's modules is in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _once(model: nn.Module, lr: torch.Tensor, tile: int | None, overlap: int) -> torch.Tensor:

@@ -198,3 +198,10 @@ def test_folders_that_do_not_fit_get_one_line(tmp_path, leaves, command):
     (tmp_path / "b" / "LRx2" / "a.png").rename(tmp_path / "b" / "LRx2" / "c.png")
     with pytest.raises(ValueError, match="no LR image for a"):
         sr.data.benchmarks(tmp_path / "b", 2)
+
+
+def test_a_bank_refuses_photos_and_degradations_that_do_not_fit_its_scales():
+    with pytest.raises(ValueError, match=r"33×33 pixels, smaller than a patch of 32 \(at scale 4\)"):
+        PatchBank([torch.rand(3, 33, 33)], scale=3, patch=24, more={4: sr.degradation.create("bicubic", 4)})
+    with pytest.raises(ValueError, match=r"scale 8 made \(3, 16, 16\) of \(3, 64, 64\)"):
+        PatchBank([torch.rand(3, 64, 64)], scale=4, patch=32, more={8: sr.degradation.create("bicubic", 4)})

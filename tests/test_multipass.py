@@ -1,5 +1,6 @@
 """EUSR's paths and roads, its pre-training at several scales, and the four-pass game with its six losses."""
 
+import copy
 import math
 
 import pytest
@@ -438,3 +439,42 @@ def test_the_papers_recipes():
     assert (four.data.patch, four.data.batch, four.steps, four.four_pass.alpha) == (192, 2, 400_000, 0.8)
     assert (four.optimizer.learning_rate, four.discriminator.learning_rate) == (1e-5, 2e-5)
     assert four.discriminator_options() == {"input_size": 192} and four.start_weights() == "runs/eusr-x4"
+
+
+def test_lr_patches_stay_as_large_at_another_scale_and_do_as_asked():
+    assert [sr.training.load_recipe("eusr", scale=scale).data.patch for scale in (2, 4, 8)] == [96, 192, 384]
+    assert sr.training.load_recipe("eusr", scale=8, overrides=["data.patch=96"]).data.patch == 96
+    for wrong in (2.0, 4.0):
+        with pytest.raises(ValueError, match="no path for scale"):
+            small_eusr()(torch.rand(1, 3, 8, 8), wrong)
+    with pytest.raises(ValueError, match="expected some of 2, 4 and 8"):
+        sr.models.create("eusr", scales=[2.0, 4.0, 8.0])
+
+
+def test_another_judge_does_not_go_on_with_the_run(leaves, tmp_path):
+    judge = tmp_path / "judge.safetensors"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        sr.models.save(sr.models.create("score_predictor", width=0.1, blocks=2, features=8), judge)
+        recipe = game(2 + 2 * seed, f"four_pass.aesthetic={judge}")
+        if seed == 0:
+            sr.training.train(recipe, leaves, out=tmp_path / "run", progress=False)
+        else:
+            with pytest.raises(ValueError, match="was trained with another judge or feature network"):
+                sr.training.train(recipe, leaves, out=tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(FileNotFoundError, match="runs/nima_asthetic"):  # a slip of the pen gets no stand-in
+        sr.training.train(game(1, "four_pass.aesthetic=runs/nima_asthetic"), leaves, progress=False)
+
+
+def test_views_leave_the_network_as_it_was_and_can_be_copied():
+    network = small_eusr().eval()
+    x = torch.rand(1, 3, 9, 9)
+    sr.upscale(network.at(2), x)
+    sr.evaluation.evaluate(network.roads(), sr.data.Benchmark("p", 4, [torch.rand(3, 48, 48)]))
+    assert not any(module.training for module in network.modules())
+    view = network.at(2)
+    other = copy.deepcopy(view)
+    with torch.no_grad():
+        for parameter in other.network.parameters():
+            parameter.zero_()
+    assert not torch.equal(other(x), view(x)) and torch.equal(view(x), network(x, 2))

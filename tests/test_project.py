@@ -155,8 +155,15 @@ def test_the_tree_stays_small_and_names_no_machine():
 # --- recipes ----------------------------------------------------------------------------------------------------
 
 
-SCALES = {"recursive_gan": (2, 4), "srgan_mse": (2, 4)}  # the papers' scales: 2, 3 and 4 elsewhere
-NARROW = {"srresnet": ["model.blocks=1"], "msfm": ["model.channels=4"], "recursive_cascade": ["model.channels=4"]}
+# the papers' scales: 2, 3 and 4 elsewhere
+SCALES = {"recursive_gan": (2, 4), "srgan_mse": (2, 4), "rgan": (2,), "rgan_small": (2,)}
+SCALES |= {"eusr": (2, 4, 8), "eusr_small": (2, 4, 8), "four_pass_eusr": (4,), "four_pass_eusr_small": (4,)}
+NARROW = {
+    "srresnet": ["model.blocks=1"],
+    "msfm": ["model.channels=4"],
+    "recursive_cascade": ["model.channels=4"],
+    "eusr": ["model.blocks=1", "model.channels=4"],
+}
 
 
 @pytest.mark.parametrize("name", list(sr.training.recipes()))
@@ -167,11 +174,14 @@ def test_every_recipe_loads_at_its_scales_and_trains_a_step(name, leaves):
     assert recipe.name == name and recipe.title and sr.training.recipes()[name] == recipe.title
     for scale in SCALES.get(name, (2, 3, 4)):
         assert sr.training.load_recipe(name, scale=scale).scale == scale
-    overrides = ["data.patch=24", "data.batch=2", "data.crops_per_image=1", "start=null", "perceptual={weights: random, layer: relu1_1}"]
+    scale = SCALES.get(name, (2,))[0]
+    patch = {"multi-pass": 32, "multi-scale": 16}.get(recipe.method, 24)
+    overrides = [f"data.patch={patch}", "data.batch=2", "data.crops_per_image=1", "start=null"]
     overrides += next((options for family, options in NARROW.items() if recipe.model.name.startswith(family)), [])
-    if recipe.method == "adversarial":
-        overrides += ["discriminator.channels=4"]
-    run = sr.training.train(sr.training.load_recipe(name, scale=2, steps=1, overrides=overrides), leaves, progress=False)
+    if recipe.discriminator is not None:
+        narrow = "hidden" if recipe.discriminator.name == "fft_discriminator" else "channels"
+        overrides += [f"discriminator.{narrow}=4", "perceptual={weights: random, layer: relu1_1}"]
+    run = sr.training.train(sr.training.load_recipe(name, scale=scale, steps=1, overrides=overrides), leaves, progress=False)
     assert run.step == 1 and run.history[-1]["loss"] > 0
 
 
@@ -266,6 +276,11 @@ def test_evaluate_draws_the_plane_and_takes_an_eusr_at_each_scale(command, tmp_p
         assert done.stdout.count(f"×{scale}") == 2 and min(sr.images.read(plot).shape[-2:]) > 300
     assert command("upscale", folder / "cat.png", "--model", tmp_path / "eusr.safetensors", "--scale", 8, "--out", tmp_path).returncode == 0
     assert sr.images.read(tmp_path / "cat_x8.png").shape[-1] == 8 * 451
+
+
+def test_a_judge_neither_upscales_nor_is_evaluated(command, photo_folder, tmp_path):
+    for words in (["evaluate", "nima_small", "--data", photo_folder], ["upscale", photo_folder / "0.png", "--model", "nima_small"]):
+        assert "score_predictor judges images and does not enlarge them" in one_line(command(*words))
 
 
 def test_stdout_of_every_command_is_utf8():

@@ -6,7 +6,7 @@ import torch
 import srcourse as sr
 from conftest import SHARED
 from srcourse import data
-from srcourse.data.ratings import DISTORTIONS, pseudo_opinion
+from srcourse.data.ratings import DISTORTIONS, pseudo_opinion, score_distribution
 from srcourse.models import mean_score
 
 
@@ -108,3 +108,16 @@ def test_synthetic_ratings_are_functions_of_seed_and_number(leaves):
         data.synthetic_ratings(leaves, 2)
     with pytest.raises(ValueError, match="a level from 0 to 1"):
         data.distort(leaves[0], "fog", 0.5)
+
+
+def test_one_mean_or_deviation_serves_all_and_lengths_must_fit():
+    several = score_distribution(5.0, torch.tensor([0.5, 2.0]))
+    assert torch.equal(several[1], score_distribution(5.0, 2.0)[0])
+    with pytest.raises(ValueError, match="2 means and 3 deviations"):
+        score_distribution(torch.ones(2), torch.ones(3))
+    with pytest.raises(ValueError, match="positive deviations"):
+        score_distribution(5.0, float("inf"))
+    with pytest.raises(ValueError, match="there are no photos: expected at least one"):
+        data.synthetic_ratings([], 3)
+    with pytest.raises(ValueError, match="count is 0"):
+        data.synthetic_ratings([torch.rand(3, 96, 96)], 0)

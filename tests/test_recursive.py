@@ -96,6 +96,20 @@ def test_own_image_is_what_upscale_makes(leaves):
         sr.upscale(model, lr, passes=0)
 
 
+def test_frozen_batch_statistics_stay_frozen():
+    model = sr.models.create("srresnet", scale=2, blocks=1, channels=4).train()
+    norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
+    sr.upscale(model, torch.rand(3, 8, 8))
+    own_image(model, torch.rand(1, 3, 8, 8), 1)
+    assert model.training and not norm.training and model.head.training
+
+
+def test_a_second_phase_that_never_comes_is_told(leaves):
+    for more in (tiny(1, 1), tiny(1, 0, "recursive.replay=1")):
+        assert "the second phase never begins" in sr.training.train(more, leaves, progress=False).warnings[0]
+    assert not sr.training.train(tiny(1, 0), leaves, progress=False).warnings
+
+
 def test_replaying_every_step_is_phase_a(leaves, tmp_path):
     sr.training.train(tiny(8, 8), leaves, out=tmp_path / "a", progress=False)
     sr.training.train(tiny(8, 3, "recursive.replay=1"), leaves, out=tmp_path / "b", progress=False)
@@ -204,18 +218,22 @@ def test_scores_of_every_pass_are_those_of_its_image():
     bicubic = sr.models.create("bicubic", scale=2)
     table = sr.evaluation.evaluate_passes({"bicubic": bicubic}, [photo], passes=2)
     truth = sr.images.crop_to_multiple(photo, 4)
-    first = sr.upscale(bicubic, sr.degradation.downscale(truth, 4))
+    first = sr.upscale(bicubic, sr.images.quantize(sr.degradation.downscale(truth, 4)))
     second = sr.upscale(bicubic, first)
     half = sr.degradation.downscale(truth, 2)
     for row, image, hr, k in ((table.scores[0], first, half, 1), (table.scores[1], second, truth, 2)):
+        image, hr = sr.images.quantize(image), sr.images.quantize(hr)  # as they would be saved
         assert (row.benchmark, row.scale) == (f"pass {k}", 2**k)
         assert row.psnr == pytest.approx(sr.metrics.psnr(image, hr, border=2**k), abs=1e-9)
         assert row.ssim == pytest.approx(sr.metrics.ssim(image, hr, border=2**k), abs=1e-9)
-        cut = [sr.images.crop_border(sr.images.quantize(x), 2**k) for x in (image, hr)]
+        cut = [sr.images.crop_border(x, 2**k) for x in (image, hr)]
         shares = [sr.metrics.high_frequency_share(x) for x in cut]
         assert row.detail == pytest.approx(shares[0] / shares[1])
     assert math.isnan(table.scores[0].niqe) and table.scores[1].niqe == pytest.approx(sr.metrics.niqe(second, border=4))
     assert "–" in str(table) and "pass 2" in str(table)
+    whole = sr.evaluation.evaluate({"bicubic": bicubic}, sr.data.Benchmark("b", 4, [photo]), passes=2).scores[0]
+    last = table.scores[1]
+    assert (whole.psnr, whole.ssim, whole.niqe, whole.detail) == (last.psnr, last.ssim, last.niqe, last.detail)
 
 
 def test_wrong_passes_are_told():

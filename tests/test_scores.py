@@ -82,6 +82,11 @@ def test_resume_is_bit_identical_in_either_phase(rated, tmp_path):
         assert sums[0] == sums[1]
 
 
+def test_the_result_can_be_trained_on_and_needs_no_validation(rated):
+    model = sr.training.train(tiny(2, 5), rated, validation=[], progress=False).model  # it ended in the head's phase
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_clipping_reaches_both_phases(rated):
     for head_steps in (0, 2):
         weights = [

@@ -252,6 +252,63 @@ def test_a_run_that_fails_in_its_first_step_leaves_the_folder_to_the_next(leaves
     assert (tmp_path / "later" / "history.jsonl").is_file()
 
 
+def test_a_run_that_fails_takes_away_only_what_it_wrote(leaves, tmp_path):
+    small = [torch.rand(3, 8, 8)] * 3
+    mine, empty = tmp_path / "mine", tmp_path / "empty"
+    (mine / "checkpoints").mkdir(parents=True)
+    (mine / "checkpoints" / "precious.pth").write_text("weeks")
+    (mine / "tensorboard").mkdir()
+    (mine / "tensorboard" / "events").write_text("more weeks")
+    empty.mkdir()
+    (tmp_path / "link").symlink_to(empty)
+    for folder in (mine, empty, tmp_path / "link", tmp_path / "new"):
+        with pytest.raises(ValueError, match="photo 0 is 8×8 pixels, smaller than a patch"):  # and not what tidying up met
+            sr.training.train(tiny(3), small, validation=[], out=folder, progress=False)
+    assert (mine / "checkpoints" / "precious.pth").is_file() and (mine / "tensorboard" / "events").is_file()
+    assert empty.is_dir() and not list(empty.iterdir()) and not (tmp_path / "new").exists()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "recipe.json").write_text('{"cake": 1}')
+    for _ in range(2):  # refused again, not "cleaned up" after the first refusal
+        with pytest.raises(ValueError, match=r"already holds recipe\.json"):
+            sr.training.train(tiny(3), leaves, out=foreign, progress=False)
+    assert (foreign / "recipe.json").read_text() == '{"cake": 1}' and [path.name for path in foreign.iterdir()] == ["recipe.json"]
+
+
+@pytest.mark.parametrize("shape", [(4, 64, 64), (1, 64, 64), (1, 3, 64, 64)])
+def test_photos_that_are_not_in_colour_are_named(leaves, shape):
+    wrong = [leaves[0], torch.rand(shape), leaves[1]]
+    with pytest.raises(ValueError, match=r"photo 1 has shape .*: expected a colour image"):
+        sr.training.train(tiny(3), wrong, validation=[], progress=False)
+    with pytest.raises(ValueError, match=r"validation photo .* has shape .*: expected a colour image"):
+        sr.training.train(tiny(3), leaves, validation=wrong, progress=False)
+
+
+def test_rated_images_are_not_photos(leaves):
+    rated = sr.data.synthetic_ratings(leaves, 4, size=48)
+    for photos, validation in ((rated, []), (leaves, rated)):
+        with pytest.raises(ValueError, match="rated images are for method: scores"):
+            sr.training.train(tiny(3), photos, validation=validation, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "words"),
+    [
+        ("srresnet_small", "recursive.passes=3", "recursive belongs to method: recursive, this recipe's is pixelwise"),
+        ("eusr_small", "four_pass.alpha=0.5", "four_pass belongs to method: multi-pass"),
+        ("eusr_small", "adversarial=relativistic", "adversarial belongs to method: adversarial or recursive or multi-pass"),
+        ("nima_small", "discriminator.name=patch_discriminator", "discriminator belongs to method"),
+        ("nima_small", "loss_weights.adversarial=1", "loss_weights belongs to method"),
+        ("srgan_small", "scores.head_steps=5", "scores belongs to method: scores"),
+        ("nima_small", "data.patch=24", "a score predictor needs at least 32"),
+        ("rgan_small", "data.patch=8", "data.patch is 8: expected more than 8 for 2 passes"),
+    ],
+)
+def test_parts_that_only_another_method_reads_are_refused(name, override, words):
+    with pytest.raises(ValueError, match=words):
+        sr.training.load_recipe(name, overrides=[override])
+
+
 def test_another_value_within_a_part_of_the_recipe_is_named_alone(leaves, tmp_path):
     sr.training.train(tiny(2), leaves, out=tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"another recipe \(data\.flip was 0\.5, now 0\.25\): choose another folder"):

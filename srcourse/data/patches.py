@@ -87,14 +87,21 @@ class PatchBank:
         names = getattr(photos, "names", None) or [f"photo {i}" for i in range(len(photos))]
         for i in progress(range(len(photos))):
             photo = images.check(photos[i], name=names[i])
-            if min(photo.shape[-2:]) < largest:
+            if photo.ndim != 3 or photo.shape[0] != 3:
+                raise ValueError(f"{names[i]} has shape {tuple(photo.shape)}: expected a colour image (3, height, width)")
+            if min(photo.shape[-2:]) // whole * whole < largest:
                 size = f"{photo.shape[-2]}×{photo.shape[-1]} pixels"
                 at = f" (at scale {max(degradations)})" * (largest > patch)
                 raise ValueError(f"{names[i]} is {size}, smaller than a patch of {largest}{at}: leave it out or lower data.patch")
             photo = images.crop_to_multiple(photo, whole)
             hr_table.append(photo)
             for s, shrink in degradations.items():
-                lr_tables[s].append(shrink(photo, i))
+                lr = shrink(photo, i)
+                if lr.shape != (3, photo.shape[-2] // s, photo.shape[-1] // s):
+                    raise ValueError(
+                        f"the degradation for scale {s} made {tuple(lr.shape)} of {tuple(photo.shape)}: expected its sides over {s}"
+                    )
+                lr_tables[s].append(lr)
             sizes.append(photo.shape[-2:])
         self.count = len(sizes)
         self.fingerprint = hr_table.digest() + "".join(table.digest() for table in lr_tables.values())

@@ -61,7 +61,10 @@ def score_distribution(mean: torch.Tensor | float, deviation: torch.Tensor | flo
         For a mean outside 1 to 10, or a deviation that is not positive.
     """
     mean, deviation = (torch.as_tensor(x, dtype=torch.float64).reshape(-1, 1) for x in (mean, deviation))
-    if not ((mean >= 1) & (mean <= SCORES)).all() or not (deviation > 0).all():
+    if len(mean) != len(deviation) and 1 not in (len(mean), len(deviation)):
+        raise ValueError(f"there are {len(mean)} means and {len(deviation)} deviations: expected as many of both, or one of either")
+    mean, deviation = torch.broadcast_tensors(mean, deviation)
+    if not ((mean >= 1) & (mean <= SCORES)).all() or not ((deviation > 0) & (deviation < math.inf)).all():
         raise ValueError("expected means from 1 to 10 and positive deviations")
     edges = torch.arange(1, SCORES) + 0.5  # between the scores
     below = 0.5 * (1 + torch.erf((edges - mean) / (deviation * math.sqrt(2))))  # (n, 9)
@@ -140,9 +143,13 @@ def tid2013(folder: str | os.PathLike, *, observers: float = _TID_OBSERVERS) -> 
     for line, error in zip(means, errors, strict=True):
         try:
             mean, name = line.split()
+            if not (0 <= float(mean) <= 9 and 0 < float(error) < math.inf):
+                raise ValueError
             found.append((name.lower(), 1 + float(mean), float(error)))
         except ValueError:
-            raise ValueError(f"{folder}: cannot read {line!r} and {error!r}: expected a score with a name, and a standard error") from None
+            raise ValueError(
+                f"{folder}: cannot read {line!r} and {error!r}: expected a score from 0 to 9 with a name, and a positive standard error"
+            ) from None
     absent = next((name for name, _, _ in found if name not in present), None)
     if absent:
         raise FileNotFoundError(f"{folder / 'distorted_images'} has no {absent}: expected every image that mos_with_names.txt lists")
@@ -199,7 +206,8 @@ def synthetic_ratings(photos: Sequence[torch.Tensor], count: int, *, size: int =
     """
     small = next((i for i in range(len(photos)) if min(photos[i].shape[-2:]) < size), None)
     if not len(photos) or small is not None:
-        raise ValueError(f"photo {small} is smaller than {size} pixels: expected at least one photo, and none smaller than a crop")
+        what = f"photo {small} is smaller than {size} pixels" if len(photos) else "there are no photos"
+        raise ValueError(f"{what}: expected at least one photo, and none smaller than a crop")
     if count < 1:
         raise ValueError(f"count is {count}: expected at least one crop")
     names, labels, readers = [], [], []

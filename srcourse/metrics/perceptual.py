@@ -27,7 +27,7 @@ def perceptual_index(
     pristine: str | os.PathLike = "course",
     quantize: bool = True,
 ) -> float:
-    """PI = ((10 - SR score) + NIQE) / 2; lower is better.
+    """PI = ((10 - SR score) + NIQE) / 2; lower is better. NaN where NIQE is: for an image without structure.
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ def perceptual_index(
         raise ValueError(f"expected an image (3, H, W), got shape {tuple(image.shape)}")
     if isinstance(sr_score, str | os.PathLike):
         sr_score = _pyiqa(None if sr_score == "pyiqa" else Path(sr_score))
+    if isinstance(sr_score, int | float) and (isinstance(sr_score, bool) or not 0 <= sr_score <= 10):
+        raise ValueError(f"the SR score is {sr_score}: expected a number, from 0 to 10")
     niqe = NIQE(pristine)(image, border=border, quantize=quantize)
     if callable(sr_score):
         shown = images.crop_border(images.quantize(image) if quantize else image, border)

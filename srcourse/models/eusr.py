@@ -94,7 +94,7 @@ class EUSR(nn.Module):
     ):
         super().__init__()
         scales = tuple(scales)
-        if not scales or any(s not in (2, 4, 8) for s in scales) or len(set(scales)) < len(scales):
+        if not scales or any(type(s) is not int or s not in (2, 4, 8) for s in scales) or len(set(scales)) < len(scales):
             raise ValueError(f"scales={scales}: expected some of 2, 4 and 8, each once")
         if scale not in scales:
             raise ValueError(f"scale is {scale!r}: expected one of scales={scales}")
@@ -117,7 +117,7 @@ class EUSR(nn.Module):
         self, x: torch.Tensor, scale: int | None = None, *, multipass: bool = False, decimate: bool = False
     ) -> torch.Tensor | list[torch.Tensor]:
         if multipass:  # all passes within one call, so that a wrapper for several processes sees each parameter's use
-            return [self._road(x, road, decimate) for road in ROADS]
+            return [self.take(x, road, decimate) for road in ROADS]
         return self._upscale(x, self.scale if scale is None else scale)
 
     def multipass(self, x: torch.Tensor, decimate: bool = False) -> list[torch.Tensor]:
@@ -131,13 +131,14 @@ class EUSR(nn.Module):
     def at(self, scale: int) -> nn.Module:
         """This network at one of its scales, sharing its weights: what `upscale` and `evaluate` take."""
         self._check(scale)
-        return _View(self, scale, lambda x: self(x, scale))
+        return _View(self, scale)
 
     def roads(self, decimate: bool = False) -> dict[str, nn.Module]:
         """The three ways to ×4, "×4", "×2·×2" and "×8·½", each as a network that shares these weights."""
-        return {road: _View(self, 4, lambda x, road=road: self._road(x, road, decimate)) for road in ROADS}
+        return {road: _View(self, 4, road, decimate) for road in ROADS}
 
-    def _road(self, x: torch.Tensor, road: str, decimate: bool) -> torch.Tensor:
+    def take(self, x: torch.Tensor, road: str, decimate: bool = False) -> torch.Tensor:
+        """One of the `ROADS`: (N, 3, h, w) → (N, 3, 4h, 4w)."""
         if road == "×4":
             return self._upscale(x, 4)
         if road == "×2·×2":
@@ -156,19 +157,20 @@ class EUSR(nn.Module):
         return image + self.mean
 
     def _check(self, scale: int) -> None:
-        if scale not in self.scales:
+        if type(scale) is not int or scale not in self.scales:
             raise ValueError(f"this EUSR has no path for scale {scale!r}: expected one of {self.scales}")
 
 
 class _View(nn.Module):
     """One way through an EUSR, as a network of one scale."""
 
-    def __init__(self, network: EUSR, scale: int, run):
+    def __init__(self, network: EUSR, scale: int, road: str | None = None, decimate: bool = False):
         super().__init__()
-        self.network, self.scale, self._run = network, scale, run
+        self.network, self.scale, self.road, self.decimate = network, scale, road, decimate
+        self.training = network.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._run(x)
+        return self.network(x, self.scale) if self.road is None else self.network.take(x, self.road, self.decimate)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

@@ -4,6 +4,7 @@ A file's metadata holds the network's name, its options and its card, so that ``
 nothing in it can run code.
 """
 
+import hashlib
 import json
 import os
 from importlib import resources
@@ -89,6 +90,15 @@ def load_state(model: nn.Module, path: Path) -> None:
     if broken is not None:
         raise ValueError(f"{path} is damaged: {broken} holds NaN or infinite values")
     model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in found.items()})
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Sixteen letters that change with any of a network's weights."""
+    digest = hashlib.sha256()
+    for key, tensor in module.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, torch.Tensor]:

@@ -44,8 +44,8 @@ class Game:
         self.perceptual = engine.place(PerceptualLoss(**recipe.perceptual.model_dump())) if recipe.loss_weights.perceptual else None
         self.discriminator.train()
 
-    def further_terms(self, sr: torch.Tensor, hr: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What else a method judges its images by: terms of the loss, named as the λ of the recipe."""
+    def further_terms(self, sr: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What else a method judges its images (n, 3, H, W) by, beside m photographs: terms of the loss, named as the recipe's λ."""
         return {}
 
     def play(self, stages: Sequence[torch.Tensor], hr: torch.Tensor, real: torch.Tensor | None = None) -> None:
@@ -87,7 +87,7 @@ class Game:
                 fake_logits = judge(sr)
             terms["adversarial_loss"] = generator_loss(fake_logits, kind, real_logits)
             loss = loss + weights.adversarial * terms["adversarial_loss"]
-        for name, term in self.further_terms(sr, hr).items():
+        for name, term in self.further_terms(sr, real).items():
             terms[f"{name}_loss"] = term
             loss = loss + getattr(weights, name) * term
         # a term before the sum: of several that are not finite, the first is named

@@ -19,10 +19,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from srcourse import machine, metrics, models
-from srcourse.data import Benchmark, PatchBank
+from srcourse.data import Benchmark, PatchBank, Ratings
 from srcourse.files import write_text
 from srcourse.inference import upscale
-from srcourse.models.weights import matching_state
+from srcourse.models.weights import fingerprint, matching_state
 from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.folder import RunFolder, refuse_foreign
@@ -89,6 +89,7 @@ class Engine:
             raise ValueError(f"data.batch is {recipe.data.batch}: expected a multiple of the {self.world} processes")
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._judges: list[str] = []  # fingerprints of the networks that only judge
         self._unwrapped: set[int] = set()  # parameters whose gradients no wrapper shares among the processes
         self._rates: dict[str, float] = {}  # each optimizer's learning rate, over the recipe's
         self.warnings: list[str] = []
@@ -112,12 +113,18 @@ class Engine:
             raise
 
     def _load(self, photos: Sequence, validation: Sequence) -> None:
+        if isinstance(photos, Ratings) or isinstance(validation, Ratings):
+            raise ValueError(f"rated images are for method: scores, this recipe's is {self.recipe.method}: expected photos")
         data = self.recipe.data
         degrade = self.recipe.degradation()
         scale = self.recipe.enlargement
         self.validation = Benchmark("validation", scale, validation, degrade=degrade)
         for i in range(self.rank, len(self.validation), self.world):
             pair = self.validation[i]  # a photo that cannot be used is named now, not at the first validation
+            if pair.hr.ndim != 3 or pair.hr.shape[0] != 3:
+                raise ValueError(
+                    f"validation photo {pair.name} has shape {tuple(pair.hr.shape)}: expected a colour image (3, height, width)"
+                )
             if min(pair.hr.shape[-2:]) <= 2 * scale:
                 raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * scale} pixels a side")
         self.bank = PatchBank(
@@ -173,7 +180,8 @@ class Engine:
         return self.optimizers[name]
 
     def place(self, module: nn.Module) -> nn.Module:
-        """A network that only judges, on the run's device: not trained, not saved."""
+        """A network that only judges, on the run's device: not trained, not saved, and the same when the run goes on."""
+        self._judges.append(fingerprint(module))
         return module.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     # --- what a method's loop uses ----------------------------------------------------------------------------
@@ -355,6 +363,8 @@ class Engine:
             raise ValueError(f"{self.out} was trained with another recipe ({difference}): choose another folder")
         if state["data"] != self.bank.fingerprint:
             raise ValueError(f"{self.out} was trained on other photos than these: resume with the same ones, or choose another folder")
+        if state.get("judges", self._judges) != self._judges:
+            raise ValueError(f"{self.out} was trained with another judge or feature network: put that one back, or choose another folder")
         self.checkpoints.load(step, self._saved_networks(), self.optimizers)
         self.step, self.seconds, self.best = step, state["seconds"], state["best"]
 
@@ -369,6 +379,7 @@ class Engine:
             state = {
                 "recipe": self.recipe.model_dump(mode="json"),
                 "data": self.bank.fingerprint,
+                "judges": self._judges,
                 "seconds": self.seconds,
                 "best": self.best,
             }
@@ -399,6 +410,7 @@ class Engine:
                 self.best = {self.quality: None, "step": None, "waited": 0}
         if self.averaged is not None:
             network.load_state_dict(self.averaged.module.state_dict())
+        network.requires_grad_(True)  # a run may have ended in a phase that trains a part
         return network.to("cpu", memory_format=torch.contiguous_format).eval()
 
     def release(self) -> None:

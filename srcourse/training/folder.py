@@ -1,13 +1,12 @@
 """A run's folder: whose it is. One process at a time writes to it, and no run overwrites another."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from srcourse.training.checkpoints import Checkpoints
-
-_BEGUN = {"recipe.json", "history.jsonl"}  # what a run writes before its first checkpoint
 
 
 class RunFolder:
@@ -21,6 +20,7 @@ class RunFolder:
 
     def __init__(self, path: Path, checkpoints: Checkpoints):
         self.path, self.checkpoints = path, checkpoints
+        self._before = {one.name for one in path.iterdir()} if path.is_dir() else None  # None: the run made the folder
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -33,16 +33,26 @@ class RunFolder:
         checkpoints.clear_leftovers()
 
     def release(self) -> None:
-        """Give the folder free for others. What a run wrote that failed before its first step was noted goes away again."""
+        """Give the folder free for others. What this run wrote before it failed in its first steps goes away again."""
+        with contextlib.suppress(OSError):  # whatever went wrong before is what the user must hear of
+            self._tidy()
         self._lock.release()
-        names = {path.name for path in self.path.iterdir()}
+        with contextlib.suppress(OSError):
+            (self.path / ".lock").unlink()
+            if self._before is None:
+                self.path.rmdir()  # only if nothing is in it
+
+    def _tidy(self) -> None:
         history = self.path / "history.jsonl"
-        if names <= {".lock", "tensorboard", "checkpoints", *_BEGUN} and not self.checkpoints.steps():
-            if history.exists() and history.stat().st_size:
-                return
-            for name in names:
-                shutil.rmtree(self.path / name) if (self.path / name).is_dir() else (self.path / name).unlink(missing_ok=True)
-            self.path.rmdir()
+        if self.checkpoints.steps() or (history.exists() and history.stat().st_size):
+            return  # the run came so far that its files say something
+        before = self._before or set()
+        for name in {"recipe.json", "history.jsonl"} - before:
+            (self.path / name).unlink(missing_ok=True)
+        if "tensorboard" not in before:
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        if "checkpoints" not in before:
+            self.checkpoints.folder.rmdir()
 
 
 def refuse_foreign(path: Path, checkpoints: Checkpoints, resume: bool) -> None:

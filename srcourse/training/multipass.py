@@ -10,6 +10,7 @@ from srcourse.models.weights import resolve
 from srcourse.seeds import generator as random_generator
 from srcourse.training.adversarial import Game
 from srcourse.training.engine import Engine
+from srcourse.training.recipe import recipes
 
 _SCALE = 8  # a key beside the seed, so that the scale does not depend on the batch
 OWN_JUDGE = "nima_small"  # what stands in for a score predictor that was not trained yet
@@ -66,17 +67,18 @@ class FourPassGame(Game):
             if weights[f"{name}_score"] or weights[f"{name}_features"]
         }
 
-    def further_terms(self, sr: torch.Tensor, hr: torch.Tensor) -> dict[str, torch.Tensor]:
+    def further_terms(self, sr: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """For each judge the score loss (equations 4, 6) and the representation loss (equations 5, 7)."""
         part, terms = self.engine.recipe.four_pass, {}
+        roads = len(sr) // len(real)
         for name, judge in self.judges.items():
             with self.engine.autocast():
                 opinions, features = judge(sr, return_features=True)  # (n, 10) and (n, 1280)
                 with torch.no_grad():
-                    hr_opinions, hr_features = judge(hr, return_features=True)
-            scores, hr_scores = models.mean_score(opinions), models.mean_score(hr_opinions)  # (n,)
-            terms[f"{name}_score"] = score_loss(scores, hr_scores, alpha=part.alpha)
-            terms[f"{name}_features"] = representation_loss(features, hr_features, reduction=part.reduction)
+                    hr_opinions, hr_features = judge(real, return_features=True)
+            scores, hr_scores = models.mean_score(opinions), models.mean_score(hr_opinions)  # (n,) and (n/roads,)
+            terms[f"{name}_score"] = score_loss(scores, hr_scores.repeat(roads), alpha=part.alpha)
+            terms[f"{name}_features"] = representation_loss(features, hr_features.repeat(roads, 1), reduction=part.reduction)
         return terms
 
 
@@ -85,7 +87,7 @@ def find_judge(wanted: str) -> str:
     try:
         resolve(wanted)
     except FileNotFoundError:
-        if not wanted.startswith("runs/"):
+        if wanted.removeprefix("runs/") not in recipes() or not wanted.startswith("runs/"):
             raise
         return OWN_JUDGE
     return wanted

@@ -168,6 +168,11 @@ class Recipe(_Part):
         if self.data.patch % whole:
             of = f", that of {self.passes} passes" * (self.passes > 1)
             raise ValueError(f"data.patch is {self.data.patch}: expected a multiple of the scale {whole}{of}")
+        least = 4 * self.scale ** (self.passes - 1)  # of a first image of 4 pixels nothing would count
+        if self.method == "recursive" and self.data.patch <= least:
+            raise ValueError(f"data.patch is {self.data.patch}: expected more than {least} for {self.passes} passes")
+        if self.method == "scores" and self.data.patch < 32:
+            raise ValueError(f"data.patch is {self.data.patch}: a score predictor needs at least 32")
         if self.data.batch % self.data.crops_per_image:
             raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
@@ -178,6 +183,7 @@ class Recipe(_Part):
         if self.method == "scores":
             with torch.device("meta"):
                 models.create(self.model.name, **self.model.options)
+            self._check_parts()
             return self
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
             generator = models.create(self.model.name, scale=self.scale, **self.model.options)
@@ -190,6 +196,7 @@ class Recipe(_Part):
         if self.method in ("multi-scale", "multi-pass"):
             self._check_paths(generator)
         self._check_losses()
+        self._check_parts()
         self.degradation()
         return self
 
@@ -206,7 +213,7 @@ class Recipe(_Part):
             raise ValueError(f"loss_weights.{opinions[0]} belongs to method: multi-pass, this recipe's is {self.method}")
         if self.method in ("pixelwise", "multi-scale") and (weights != LossWeightsPart() or self.discriminator is not None):
             raise ValueError(f"loss_weights and discriminator belong to method: adversarial, this recipe's is {self.method}")
-        game = self.method in ("adversarial", "recursive", "multi-pass")
+        game = self.method in _GAMES
         if game and not any(weights.model_dump().values()):
             raise ValueError("all loss_weights are 0: expected at least one above")
         if game and self.discriminator is None:
@@ -214,6 +221,12 @@ class Recipe(_Part):
         layers = layer_names(self.perceptual.network)
         if self.perceptual.layer not in layers:
             raise ValueError(f"perceptual.layer is {self.perceptual.layer!r}: expected one of {', '.join(layers)}")
+
+    def _check_parts(self) -> None:
+        """A field that only other methods read would do nothing: better told than passed over."""
+        for field, methods in _READ_BY.items():
+            if self.method not in methods and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{field} belongs to method: {' or '.join(methods)}, this recipe's is {self.method}")
 
     def discriminator_options(self) -> dict[str, Any]:
         """The discriminator's options, as `models.create` takes them: its input is as large as the patches."""
@@ -269,6 +282,19 @@ class Recipe(_Part):
         return rate
 
 
+_GAMES = ("adversarial", "recursive", "multi-pass")
+_READ_BY = {
+    "discriminator": _GAMES,
+    "loss_weights": _GAMES,
+    "adversarial": _GAMES,
+    "perceptual": _GAMES,
+    "stages": ("pixelwise", "adversarial"),
+    "recursive": ("recursive",),
+    "four_pass": ("multi-pass",),
+    "scores": ("scores",),
+}
+
+
 def recipes() -> dict[str, str]:
     """The recipes that ship with the course: name → title."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["title"] for path in sorted(_folder().glob("*.yaml"))}
@@ -317,7 +343,7 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
         raise ValueError(f"{path} is no recipe: expected keys and values such as 'model:' and 'steps:'")
     values.setdefault("name", path.stem)
     data = values.get("data")
-    patch = data.get("patch") if isinstance(data, dict) else None
+    patch, own_scale = data.get("patch") if isinstance(data, dict) else None, values.get("scale")
     for key, value in fields.items():
         _merge(values, {key: value})
     # names first: another network forgets the recipe's options, not those that are set beside it
@@ -338,6 +364,8 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
         _merge(values, nested)
     scale = values.get("scale")
     if isinstance(scale, int) and scale > 0 and isinstance(patch, int) and values["data"] is data and data.get("patch") == patch:
+        if values.get("method") == "multi-scale" and isinstance(own_scale, int) and own_scale > 0:
+            patch = patch // own_scale * scale  # LR patches stay as large as the file has them
         data["patch"] = patch - patch % scale  # the file's own patch: P000's 128 is 126 at ×3
     return parse(values)
 

@@ -9,6 +9,7 @@ which replaying steps of phase A prevents.
 import torch
 from torch import nn
 
+from srcourse.inference import evaluating
 from srcourse.losses import PIXELWISE
 from srcourse.resize import resize_bicubic
 from srcourse.seeds import generator as random_generator
@@ -27,6 +28,8 @@ def train_recursive(engine: Engine) -> None:
     game = Game(engine, optimizer)
     pixelwise = PIXELWISE[recipe.loss]
 
+    if part.first_steps >= recipe.steps or part.replay == 1:
+        engine.warn("the second phase never begins: recursive.first_steps should be below steps, and recursive.replay below 1")
     generator.train()
     for step in engine.steps():
         lr, hr = engine.batch(step)  # 1X (n, 3, h, w) and, of two passes at scale 2, 4X (n, 3, 4h, 4w)
@@ -49,12 +52,9 @@ def own_image(generator: nn.Module, lr: torch.Tensor, passes: int) -> torch.Tens
     (n, 3, h, w) → (n, 3, s·h, s·w), s = scale^passes. P004 calls the result of one pass SR2X.
     """
     network = getattr(generator, "module", generator)  # without the wrapper for several processes
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         for _ in range(passes):
             lr = network(lr).float().clamp(0, 1)
-    network.train(was_training)
     return lr
 
 

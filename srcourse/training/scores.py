@@ -70,7 +70,7 @@ class ScoreEngine(Engine):
     result, quality = "predictor", "srocc"
 
     def _load(self, photos: Sequence, validation: Sequence) -> None:
-        if not isinstance(photos, Ratings) or not isinstance(validation, Ratings):
+        if not isinstance(photos, Ratings) or (len(validation) and not isinstance(validation, Ratings)):
             raise ValueError("a score predictor learns from rated images: expected data.ava, data.tid2013 or data.synthetic_ratings")
         recipe = self.recipe
         if recipe.scores.head_batch % self.world:
