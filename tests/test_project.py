@@ -228,7 +228,7 @@ def test_recipe_files_of_strangers(tmp_path):
         with pytest.raises(ValueError) as caught:
             sr.training.load_recipe(tmp_path / f"{name}.yaml")
         assert "\n" not in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="no recipe 'nope': expected one of fsrcnn"):
+    with pytest.raises(FileNotFoundError, match="no recipe 'nope': expected one of eusr, eusr_small, fftgan"):
         sr.training.load_recipe("nope")
     with pytest.raises(ValueError, match="scale is given twice"):
         sr.training.load_recipe("srresnet", scale=2, overrides=["scale=4"])

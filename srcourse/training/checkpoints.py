@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,12 @@ class Checkpoints:
                 tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
                 save_file(tensors, partial / f"{name}.safetensors")
             for name, optimizer in optimizers.items():
-                torch.save(optimizer.state_dict(), partial / f"{name}.optimizer.pt")
+                values = optimizer.state_dict()
+                # in one order, not that of first use, and with one object for each word: the same bytes after resuming
+                values["state"] = {
+                    index: {sys.intern(word): value for word, value in values["state"][index].items()} for index in sorted(values["state"])
+                }
+                torch.save(values, partial / f"{name}.optimizer.pt")
             checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             (partial / _STATE).write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1), encoding="utf-8")
             for path in [*partial.iterdir(), partial]:
