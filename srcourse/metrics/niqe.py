@@ -93,9 +93,9 @@ class NIQE:
         ValueError
             If the image is too small, or not such an image.
         """
-        luma = _luma(image, border, quantize)
-        per_pass = 1 if luma.device.type == "cpu" else len(luma)  # on a CPU an image at a time stays in the cache
-        features = torch.cat([block_features(part)[0] for part in luma.split(per_pass)]).cpu()  # (N, blocks, 36)
+        batch = _whole_blocks(image, border)
+        per_pass = 1 if batch.device.type == "cpu" else len(batch)  # on a CPU an image at a time stays in the cache
+        features = torch.cat([block_features(_luma(part, quantize))[0] for part in batch.split(per_pass)]).cpu()  # (N, blocks, 36)
         return torch.stack([_distance(rows, self.mean, self.covariance) for rows in features])
 
     def __repr__(self) -> str:
@@ -186,8 +186,8 @@ def block_features(
     return torch.stack(found, dim=-1), sharpness
 
 
-def _luma(image: torch.Tensor, border: int, quantize: bool) -> torch.Tensor:
-    """(N, H, W) float64 grey levels, cut to whole blocks."""
+def _whole_blocks(image: torch.Tensor, border: int) -> torch.Tensor:
+    """The image or batch as a batch (N, 1 or 3, H, W), cut to whole blocks."""
     images.check(image)
     batch = image if image.ndim == 4 else image.unsqueeze(0)
     if batch.ndim != 4 or batch.shape[1] not in (1, 3):
@@ -198,7 +198,11 @@ def _luma(image: torch.Tensor, border: int, quantize: bool) -> torch.Tensor:
         size = f"{batch.shape[-2]}×{batch.shape[-1]} pixels" + f" within a border of {border}" * (border > 0)
         raise ValueError(f"the image has {size}, too small for NIQE: expected at least {BLOCK}×{2 * BLOCK}, two of its blocks")
     batch = batch[..., : rows * BLOCK, : columns * BLOCK]
-    batch = batch.cpu() if batch.device.type == "mps" else batch  # MPS has no float64
+    return batch.cpu() if batch.device.type == "mps" else batch  # MPS has no float64
+
+
+def _luma(batch: torch.Tensor, quantize: bool) -> torch.Tensor:
+    """(N, H, W) float64 grey levels, 0 to 255."""
     if not quantize:
         return _grey(batch.double()) * 255
     return images.to_uint8(_grey(images.to_uint8(batch).double() / 255)).double()
@@ -289,7 +293,7 @@ def fit_pristine(photos: Iterable[torch.Tensor], *, progress: Callable = iter) -
     found = []
     for photo in progress(photos):
         try:
-            luma = _luma(photo, 0, quantize=True)
+            luma = _luma(_whole_blocks(photo, 0), quantize=True)
         except ValueError:
             continue
         features, sharpness = block_features(luma)
