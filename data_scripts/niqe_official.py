@@ -5,20 +5,37 @@
 The numbers are those of the NIQE authors' release (Mittal et al. 2013); the file is BasicSR's copy of them.
 """
 
+import sys
 from pathlib import Path
-
-import pooch
 
 from srcourse.metrics.niqe import NIQE, official_path
 
-ADDRESS = (
-    "https://raw.githubusercontent.com/XPixelGroup/BasicSR/8d56e3a045f9fb3e1d8872f92ee4a4f07f886b0a/basicsr/metrics/niqe_pris_params.npz"
+sys.path.append(str(Path(__file__).resolve().parent))  # however this file was found
+import fetching
+from downloading import Source
+
+FOLDER = "XPixelGroup/BasicSR/8d56e3a045f9fb3e1d8872f92ee4a4f07f886b0a/basicsr/metrics/"
+CREDIT = fetching.Credit(
+    "NIQE's pristine model, a mean and a covariance of 36 features of 125 photographs",
+    "free to use, copy and change with its authors' notice; BasicSR's copy: Apache 2.0",
+    "A. Mittal, R. Soundararajan and A. C. Bovik, Making a “Completely Blind” Image Quality Analyzer, IEEE SPL 20(3), 2013",
 )
-SHA256 = "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296"
 
 
-def fetch(address: str = ADDRESS, sha256: str = SHA256) -> Path:
+def fetch(
+    address: str | None = None,
+    sha256: str | None = None,
+    *,
+    mirror: str | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Path:
     """Download the model to where `NIQE` looks for it, unless it is there; it appears whole and checked, or not at all.
+
+    Parameters
+    ----------
+    address, sha256 : str, optional
+        Another source than the one in ``checksums.tsv``; both or neither.
 
     Raises
     ------
@@ -28,13 +45,20 @@ def fetch(address: str = ADDRESS, sha256: str = SHA256) -> Path:
         If the address cannot be reached.
     """
     path = official_path()
-    pooch.retrieve(address, known_hash=f"sha256:{sha256}", fname=path.name, path=path.parent)
+    source = next(iter(fetching.sources(FOLDER).values()))
+    if address is not None:
+        base, _, name = address.rpartition("/")
+        source = Source(base + "/", name, None, sha256 or source.sha256)
+    fetching.fetch([fetching.File(source, path)], path.parent, credit=[CREDIT], mirror=mirror, dry_run=dry_run, progress=progress)
     return path
 
 
+def main(mirror: fetching.Mirror = None, dry_run: fetching.DryRun = False) -> None:
+    """Fetch the published pristine model of NIQE, 12 kB, for scores that compare with papers: --pristine official."""
+    where = fetch(mirror=mirror, dry_run=dry_run)
+    if not dry_run:
+        print(f"{where}: {NIQE('official')}")
+
+
 if __name__ == "__main__":
-    try:
-        where = fetch()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"niqe_official: {' '.join(str(error).split())}") from None
-    print(f"{where}: {NIQE('official')}")
+    fetching.run(main)

@@ -24,6 +24,7 @@ _SUBMODULES = (
     "metrics",
     "models",
     "plots",
+    "studio",
     "training",
 )
 _FUNCTIONS = {

@@ -31,6 +31,9 @@ LESSONS = {
     "05_patchgan_msfm": "PatchGAN and MSFM",
     "06_perceptual_niqe": "Perceptual losses and NIQE",
     "07_fft_discriminator": "The FFT discriminator",
+    "08_recursive_training": "Recursive training",
+    "09_multipass_eusr": "EUSR in four passes",
+    "10_capstone": "Capstone",
 }
 """The lessons in their order, and what links call them."""
 

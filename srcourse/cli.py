@@ -18,7 +18,10 @@ def _about() -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name (see: srcourse recipes) or a YAML file.")],
     scale: Annotated[int | None, typer.Option(help="Upscaling factor.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of photos. Without it: the photos that ship with the course.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos, or a file by data_scripts/prepare.py. Without it: the photos that ship with the course."),
+    ] = None,
     validation: Annotated[
         Path | None, typer.Option(help="Folder of photos to validate on. Without it: some of --data are held out.")
     ] = None,
@@ -181,21 +184,48 @@ def environment() -> None:
 
 @app.command()
 def grade(
-    notebook: Annotated[Path, typer.Argument(help="A lesson, solved by a learner.")],
-    timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for the whole notebook.")] = 300,
+    notebooks: Annotated[list[Path], typer.Argument(metavar="NOTEBOOK...", help="Solved lessons, or a folder of submissions.")],
+    lesson: Annotated[
+        str | None, typer.Option(help="The lesson to grade for, such as 03_srresnet. By default those whose checks are there.")
+    ] = None,
+    timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for a whole notebook.")] = 300,
+    cell_timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for each cell.")] = 120,
+    memory: Annotated[int, typer.Option(min=1000, max=10_000_000, help="Megabytes of memory for a notebook.")] = 8000,
+    csv: Annotated[Path | None, typer.Option(help="Write a table here, a row for each submission; it grows with each.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the JSON here instead of printing it.")] = None,
 ) -> None:
-    """Run a copy of a notebook in a fresh kernel; print a table of its exercises' results, and JSON."""
-    from srcourse.files import write_text
-    from srcourse.grading import grade as run
+    """Run copies of notebooks in fresh kernels; print a table of their exercises' results, and JSON.
 
-    report = run(notebook, timeout=timeout)
-    print(report)
-    if json_file is not None:
-        write_text(json_file, report.to_json() + "\n")
+    A submission cannot forge its results, but it runs with your rights: grade strangers' in a container.
+    """
+    from srcourse import grading
+    from srcourse.files import write_text
+
+    if csv is not None and csv.suffix != ".csv":
+        raise ValueError(f"{csv} is no name for such a table: expected one that ends in .csv")
+    if lesson is not None:
+        grading.exercises_of(lesson)
+    limits = {"lesson": lesson, "timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
+    if len(notebooks) == 1 and not notebooks[0].is_dir():
+        report = grading.grade(notebooks[0], **limits)
+        reports, texts = [report], report.to_json()
+        print(report)
     else:
-        print(report.to_json())
-    if not report.finished:
+        paths = [path for given in notebooks for path in (grading.submissions(given) if given.is_dir() else [given])]
+        reports = []
+        for report in grading.grade_all(paths, **limits):
+            reports.append(report)
+            print(f"{report.points:>3} / {report.of}  {report.notebook}" + f": {report.problem}" * bool(report.problem), flush=True)
+            if csv is not None:
+                write_text(csv, grading.to_csv(reports))
+        texts = "[" + ",\n".join(report.to_json() for report in reports) + "]"
+    if csv is not None:
+        write_text(csv, grading.to_csv(reports))
+    if json_file is not None:
+        write_text(json_file, texts + "\n")
+    elif len(reports) == 1 or csv is None:
+        print(texts)
+    if not all(report.finished for report in reports):
         raise typer.Exit(1)
 
 

@@ -15,6 +15,9 @@ from srcourse.files import whole_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
+# What is read, whatever the suffix says. Pillow knows more: of those, EPS would even start another program.
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF")
+
 SAMPLES = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",
@@ -64,8 +67,10 @@ def read(path: str | os.PathLike, *, alpha: bool = False) -> torch.Tensor:
         raise FileNotFoundError(f"{path} {what}: expected an image file ({', '.join(SUFFIXES[:3])}, ...)")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow thinks of a file's tags is no concern of whoever reads the image
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            Image.init()
+            with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as file:
                 file.load()
                 image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
@@ -73,11 +78,13 @@ def read(path: str | os.PathLike, *, alpha: bool = False) -> torch.Tensor:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: crop or split it first") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error ...
-        raise ValueError(f"{path} is damaged or cut short ({error}): replace it with an intact copy") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is damaged or cut short ({reason}): replace it with an intact copy") from None
     try:
         return _from_pil(image, keep_alpha=alpha)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be used: {error}") from None
+    except Exception as error:  # a mode that Pillow cannot convert, or too little memory
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be used: {reason}") from None
 
 
 def _from_pil(image: Image.Image, keep_alpha: bool) -> torch.Tensor:
@@ -88,6 +95,8 @@ def _from_pil(image: Image.Image, keep_alpha: bool) -> torch.Tensor:
         return grey.expand(3, -1, -1).clone()
     if image.mode == "F":
         grey = torch.from_numpy(np.asarray(image, dtype=np.float32).copy()).clamp(0, 1)
+        if grey.isnan().any():
+            raise ValueError("it holds NaN: expected brightness from 0 to 1")
         return grey.expand(3, -1, -1).clone()
     transparent = image.has_transparency_data
     image = image.convert("RGBA" if transparent else "RGB")

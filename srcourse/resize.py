@@ -89,10 +89,12 @@ def _padding(length: int, target: int) -> tuple[int, int]:
 def _extend(batch: torch.Tensor, axis: int, pad: int, border: str) -> torch.Tensor:
     """Lengthen one axis by `pad` at both ends; works for images smaller than the padding too."""
     length = batch.shape[axis]
-    index = torch.arange(-pad, length + pad, device=batch.device)
     if border == "clamp":
-        index = index.clamp(0, length - 1)
-    else:  # ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...: a period of 2n
-        index = index % (2 * length)
-        index = torch.minimum(index, 2 * length - 1 - index)
-    return batch.index_select(axis, index)
+        first, last = batch.narrow(axis, 0, 1), batch.narrow(axis, length - 1, 1)
+        shape = [pad if i == axis else -1 for i in range(batch.ndim)]
+        return torch.cat([first.expand(shape), batch, last.expand(shape)], dim=axis)
+    if pad <= length:
+        before, after = batch.narrow(axis, 0, pad).flip(axis), batch.narrow(axis, length - pad, pad).flip(axis)
+        return torch.cat([before, batch, after], dim=axis)
+    index = torch.arange(-pad, length + pad, device=batch.device) % (2 * length)  # ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...
+    return batch.index_select(axis, torch.minimum(index, 2 * length - 1 - index))

@@ -23,7 +23,7 @@ FLOORS = {
     2: ["degradation", "metrics", "models"],
     3: ["data", "losses", "inference"],
     4: ["training", "evaluation", "plots"],
-    5: ["exercises", "grading", "authoring", "cli", "__main__"],
+    5: ["exercises", "grading", "studio", "authoring", "cli", "__main__"],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MODULES = sorted(p for p in (ROOT / "srcourse").rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT / "srcourse")

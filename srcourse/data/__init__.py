@@ -14,6 +14,7 @@ from srcourse.data.photos import (
     samples,
     training_samples,
 )
+from srcourse.data.prepared import PreparedPhotos, is_prepared, prepare, prepared
 from srcourse.data.ratings import Rating, Ratings, ava, distort, ratings, score_distribution, synthetic_ratings, tid2013
 
 __all__ = [
@@ -24,13 +25,17 @@ __all__ = [
     "Pair",
     "PatchBank",
     "Photos",
+    "PreparedPhotos",
     "Rating",
     "Ratings",
     "ava",
     "benchmarks",
     "distort",
+    "is_prepared",
     "pairs",
     "photos",
+    "prepare",
+    "prepared",
     "ratings",
     "samples",
     "score_distribution",

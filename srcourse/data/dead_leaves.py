@@ -73,10 +73,11 @@ def _draw_leaf(canvas: np.ndarray, empty: np.ndarray, centre: np.ndarray, radius
     bottom, right = np.minimum(np.ceil(centre + 1.5 * radius) + 1, fine).astype(int)
     numbers = rng.random(16)
     free = empty[top:bottom, left:right]
-    if not free.any():
+    rows, columns = np.nonzero(free)  # late leaves meet few empty pixels in a large square: only these are worked out
+    if not rows.size:
         return 0
-    y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(centre[0])
-    x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(centre[1])
+    y = (rows + top).astype(np.float32) - np.float32(centre[0])
+    x = (columns + left).astype(np.float32) - np.float32(centre[1])
     angle = 2 * np.pi * numbers[0]
     u = (np.cos(angle) * x + np.sin(angle) * y) / radius  # leaf coordinates: about -1 ... 1
     v = (np.cos(angle) * y - np.sin(angle) * x) / radius
@@ -87,8 +88,8 @@ def _draw_leaf(canvas: np.ndarray, empty: np.ndarray, centre: np.ndarray, radius
         inside = np.maximum(np.abs(u), np.abs(v) / flat) < 1  # rectangle
     else:
         inside = (v > -0.6) & (v < 1 - 1.6 * np.abs(u))  # triangle
-    inside &= free
-    if not inside.any():
+    rows, columns, u, v = rows[inside], columns[inside], u[inside], v[inside]
+    if not rows.size:
         return 0
     colour = np.clip(numbers[3] + 0.35 * (numbers[4:7] - 0.5), 0, 1)  # photos: mostly grey level, some colour
     shade = 0.25 * (numbers[7] - 0.5) * u + 0.25 * (numbers[8] - 0.5) * v
@@ -98,9 +99,7 @@ def _draw_leaf(canvas: np.ndarray, empty: np.ndarray, centre: np.ndarray, radius
         wave = np.sin(2 * np.pi * radius / period * (u + 0.3 * bend * v * np.abs(v)))
         shade = shade + 0.16 * numbers[12] * wave
     if numbers[13] < 0.5:  # grain
-        shade = shade + 0.08 * numbers[14] * rng.standard_normal(inside.shape, dtype=np.float32)
-    leaf = colour.astype(np.float32) + shade[..., None].astype(np.float32)
-    region = canvas[top:bottom, left:right]
-    region[inside] = leaf[inside]
-    free[inside] = False
-    return int(inside.sum())
+        shade = shade + 0.08 * numbers[14] * rng.standard_normal(free.shape, dtype=np.float32)[rows, columns]
+    canvas[top:bottom, left:right][rows, columns] = colour.astype(np.float32) + shade[:, None].astype(np.float32)
+    free[rows, columns] = False
+    return rows.size

@@ -6,14 +6,14 @@ depends on the seed and on t alone, a resumed run, and each of several processes
 """
 
 import hashlib
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from srcourse import degradation, images
+from srcourse import degradation
+from srcourse.data.prepared import PreparedPhotos, check_size, degraded, table_pixels
 from srcourse.machine import available_memory
 from srcourse.seeds import generator
 
@@ -24,7 +24,8 @@ class PatchBank:
     Parameters
     ----------
     photos : sequence of (3, H, W) tensors in [0, 1]
-        For instance `data.photos(folder)`, a list, or `DeadLeaves`. Read once, in order.
+        For instance `data.photos(folder)`, a list, or `DeadLeaves`. Read once, in order. Those of a prepared file
+        (`data.prepared`) are not read at all, and give the same batches.
     scale : int
     patch : int
         Side of the HR patches, a multiple of `scale`.
@@ -43,14 +44,15 @@ class PatchBank:
         Where the pixels lie and batches are made.
     storage : "auto", "memory" or "disk"
         "disk" keeps the pixels in a temporary memory-mapped file; "auto" does so once they take more than
-        half of the memory that was free.
+        half of the memory that was free. A prepared file stays mapped, unless "memory" or a GPU with "auto" wants it whole.
     progress : callable, optional
         Wraps the photos' indices while they are decoded, as ``tqdm`` does.
 
     Raises
     ------
     ValueError
-        If there are no photos, one is smaller than a patch (named), or a size does not fit.
+        If there are no photos, one is smaller than a patch (named), a size does not fit, or a file was prepared for another
+        degradation.
     """
 
     def __init__(
@@ -81,31 +83,26 @@ class PatchBank:
         self.device = torch.device(device)
         degradations = {scale: degrade or degradation.create("bicubic", scale), **(more or {})}
         self.side = patch // scale  # of the LR patches, at every scale
-        largest, whole = self.side * max(degradations), math.lcm(*degradations)
+        largest = self.side * max(degradations)
         limit = {"auto": (available_memory() or 2**40) / 4, "memory": float("inf"), "disk": 0}[storage]
-        hr_table, lr_tables, sizes = _Table(limit), {s: _Table(limit) for s in degradations}, []
-        names = getattr(photos, "names", None) or [f"photo {i}" for i in range(len(photos))]
-        for i in progress(range(len(photos))):
-            photo = images.check(photos[i], name=names[i])
-            if photo.ndim != 3 or photo.shape[0] != 3:
-                raise ValueError(f"{names[i]} has shape {tuple(photo.shape)}: expected a colour image (3, height, width)")
-            if min(photo.shape[-2:]) // whole * whole < largest:
-                size = f"{photo.shape[-2]}×{photo.shape[-1]} pixels"
-                at = f" (at scale {max(degradations)})" * (largest > patch)
-                raise ValueError(f"{names[i]} is {size}, smaller than a patch of {largest}{at}: leave it out or lower data.patch")
-            photo = images.crop_to_multiple(photo, whole)
-            hr_table.append(photo)
-            for s, shrink in degradations.items():
-                lr = shrink(photo, i)
-                if lr.shape != (3, photo.shape[-2] // s, photo.shape[-1] // s):
-                    raise ValueError(
-                        f"the degradation for scale {s} made {tuple(lr.shape)} of {tuple(photo.shape)}: expected its sides over {s}"
-                    )
-                lr_tables[s].append(lr)
-            sizes.append(photo.shape[-2:])
+        if isinstance(photos, PreparedPhotos):
+            photos.require(degradations)
+            for name, size in zip(photos.names, photos.sizes, strict=True):
+                check_size(name, size, degradations, largest, patch)
+            sizes = photos.sizes
+            self.fingerprint = photos.digest(1) + "".join(photos.digest(s) for s in degradations)
+            self._hr, *lr = (_settled(photos.table(s), self.device, limit, storage) for s in (1, *degradations))
+            self._lr = dict(zip(degradations, lr, strict=True))
+        else:
+            hr_table, lr_tables, sizes = _Table(limit), {s: _Table(limit) for s in degradations}, []
+            for _, hr, lrs in degraded(photos, degradations, largest, patch=patch, progress=progress):
+                hr_table.append(hr)
+                for s, lr in lrs.items():
+                    lr_tables[s].append(lr)
+                sizes.append(hr.shape[-2:])
+            self.fingerprint = hr_table.digest() + "".join(table.digest() for table in lr_tables.values())
+            self._hr, self._lr = hr_table.finish(self.device), {s: table.finish(self.device) for s, table in lr_tables.items()}
         self.count = len(sizes)
-        self.fingerprint = hr_table.digest() + "".join(table.digest() for table in lr_tables.values())
-        self._hr, self._lr = hr_table.finish(self.device), {s: table.finish(self.device) for s, table in lr_tables.items()}
         sizes = torch.tensor(sizes)
         self._heights, self._widths = sizes[:, 0], sizes[:, 1]  # in HR pixels
         areas = self._heights * self._widths
@@ -186,7 +183,7 @@ class _Table:
 
     def append(self, image: torch.Tensor) -> None:
         """Add an image's pixels, rounded to 8 bits."""
-        pixels = images.to_uint8(image).permute(1, 2, 0).reshape(-1, 3).contiguous().cpu()  # (H·W, 3)
+        pixels = table_pixels(image)  # (H·W, 3)
         self.hash.update(pixels.numpy())
         self.size += pixels.numel()
         self.parts.append(pixels)
@@ -207,3 +204,10 @@ class _Table:
             return torch.cat(self.parts).to(device)
         self.file.flush()  # the file has no name any more: it goes away with the table, even after a kill
         return torch.from_numpy(np.memmap(self.file, dtype=np.uint8, mode="r+", shape=(self.size // 3, 3)))
+
+
+def _settled(table: torch.Tensor, device: torch.device, limit: float, storage: str) -> torch.Tensor:
+    """A mapped table where batches are cut from it: mapped as it is, or whole on the device."""
+    if storage == "disk" or (storage == "auto" and (device.type == "cpu" or table.numel() > limit)):
+        return table
+    return table.to(device, copy=True)

@@ -190,6 +190,7 @@ def _hint(mistakes: Sequence[Mistake], arguments: tuple, got: Any, tolerance: fl
 # --- the verdict ------------------------------------------------------------------------------------------------
 
 _results: dict[str, str] = {}
+hand_in: Callable[[str, Any], None] | None = None  # in a kernel that is graded: the verdict is given elsewhere, see `grading`
 
 
 def all_exercises() -> dict[str, Exercise]:
@@ -225,6 +226,8 @@ def check(exercise_id: str, answer: Any) -> None:
     exercises = all_exercises()
     if not isinstance(exercise_id, str) or exercise_id not in exercises:
         raise ValueError(f"there is no exercise {exercise_id!r}: expected one of {', '.join(exercises)}")
+    if hand_in is not None:
+        return hand_in(exercise_id, answer)
     exercise = exercises[exercise_id]
     result, message = verdict(exercise, answer)
     _results[exercise_id] = result

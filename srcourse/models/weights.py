@@ -4,9 +4,13 @@ A file's metadata holds the network's name, its options and its card, so that ``
 nothing in it can run code.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import threading
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from srcourse.files import whole_file
 from srcourse.models.registry import create
@@ -64,10 +69,18 @@ def load(weights: str | os.PathLike, *, device: str | torch.device = "cpu") -> n
     FileNotFoundError
         If there is neither such a name nor such a file.
     ValueError
-        If the file is damaged, or its weights are not those of the network that it names.
+        If the file is damaged, or its weights are not those of the network that it names. A network far larger than its file
+        is refused before it takes memory.
     """
     path = resolve(weights)
     about = _about(path)
+    with _open(path) as file:
+        sizes = [math.prod(file.get_slice(key).get_shape()) for key in file.keys()]  # noqa: SIM118 - safe_open is no dict
+    try:
+        with torch.device("meta"), _not_far_beyond(sizes):  # a stranger's file may claim any size: tried without memory
+            create(about["name"], **about["options"])
+    except ValueError as error:
+        raise ValueError(f"{path} claims a network that cannot be: {_shortened(error)}") from None
     model = create(about["name"], **about["options"])
     load_state(model, path)
     return model.to(device).eval()
@@ -178,6 +191,34 @@ def resolve(weights: str | os.PathLike) -> Path:
         f"there are no weights {str(weights)!r}: "
         f"expected a .safetensors file, a run's folder, or one of {', '.join(shipped()) or '(none shipped)'}"
     )
+
+
+@contextlib.contextmanager
+def _not_far_beyond(sizes: list[int]) -> Iterator[None]:
+    """``ValueError`` as soon as the modules built within need far more parameters than a file with tensors of these sizes holds.
+
+    A builder may begin with more than it keeps, as the score predictors do with torchvision's backbones.
+    """
+    most, numbers = max(4 * len(sizes), 5000), max(2 * sum(sizes), 10**7)
+    thread, count, built = threading.get_ident(), 0, 0
+
+    def add(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count, built
+        if parameter is not None and threading.get_ident() == thread:
+            count, built = count + 1, built + parameter.numel()
+            if count > most or built > numbers:
+                raise ValueError(f"it needs far more than the {sum(sizes):,} numbers in the file; expected one that srcourse has written")
+
+    hook = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 def _about(path: Path) -> dict:

@@ -61,25 +61,33 @@ class FourPassGame(Game):
     def __init__(self, engine: Engine, generator_optimizer: torch.optim.Optimizer):
         super().__init__(engine, generator_optimizer)
         part, weights = engine.recipe.four_pass, engine.recipe.loss_weights.model_dump()
-        self.judges = {
-            name: engine.place(load_judge(wanted, engine))
-            for name, wanted in (("aesthetic", part.aesthetic), ("subjective", part.subjective))
-            if weights[f"{name}_score"] or weights[f"{name}_features"]
+        wanted = {
+            name: getattr(part, name) for name in ("aesthetic", "subjective") if weights[f"{name}_score"] or weights[f"{name}_features"]
         }
+        loaded = {which: engine.place(load_judge(which, engine)) for which in dict.fromkeys(wanted.values())}
+        # one network for both roles, where both want it
+        self.judges = {name: loaded[which] for name, which in wanted.items()}
 
     def further_terms(self, sr: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """For each judge the score loss (equations 4, 6) and the representation loss (equations 5, 7)."""
-        part, terms = self.engine.recipe.four_pass, {}
+        part, terms, seen = self.engine.recipe.four_pass, {}, {}
         roads = len(sr) // len(real)
         for name, judge in self.judges.items():
-            with self.engine.autocast():
-                opinions, features = judge(sr, return_features=True)  # (n, 10) and (n, 1280)
-                with torch.no_grad():
-                    hr_opinions, hr_features = judge(real, return_features=True)
+            if judge not in seen:  # one network in both roles looks once
+                seen[judge] = self._look(judge, sr, real)
+            opinions, features, hr_opinions, hr_features = seen[judge]
             scores, hr_scores = models.mean_score(opinions), models.mean_score(hr_opinions)  # (n,) and (n/roads,)
             terms[f"{name}_score"] = score_loss(scores, hr_scores.repeat(roads), alpha=part.alpha)
             terms[f"{name}_features"] = representation_loss(features, hr_features.repeat(roads, 1), reduction=part.reduction)
         return terms
+
+    def _look(self, judge: nn.Module, sr: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Opinions (n, 10) and features (n, 1280) of the upscaled images, then of the originals, without gradient."""
+        with self.engine.autocast():
+            opinions, features = judge(sr, return_features=True)
+            with torch.no_grad():
+                hr_opinions, hr_features = judge(real, return_features=True)
+        return opinions, features, hr_opinions, hr_features
 
 
 def find_judge(wanted: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import reprlib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -383,7 +384,7 @@ def parse(values: dict[str, Any]) -> Recipe:
                 part = part.model_fields[str(step)].annotation
             raise ValueError(f"a recipe has no key {key!r}: expected one of {', '.join(part.model_fields)}") from None
         problem = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"recipe: {key}: {problem}, got {first['input']!r}" if key else f"recipe: {problem}") from None
+        raise ValueError(f"recipe: {key}: {problem}, got {reprlib.repr(first['input'])}" if key else f"recipe: {problem}") from None
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:

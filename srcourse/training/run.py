@@ -164,7 +164,9 @@ def _photos(recipe: Recipe, source: str | os.PathLike | Sequence | None) -> Sequ
     if source is not None and not isinstance(source, str | os.PathLike):
         return source
     if recipe.method != "scores":
-        return data.photos(source) if source is not None else data.training_samples()
+        if source is None:
+            return data.training_samples()
+        return data.prepared(source) if data.is_prepared(source) else data.photos(source)
     if source is not None:
         return data.ratings(source)
     return data.synthetic_ratings(list(data.training_samples()), recipe.scores.ratings, size=recipe.data.patch, seed=recipe.seed)
