@@ -42,13 +42,13 @@ def judged_apart(number, answer):
     """The verdict on a stand-in for the answer, as in a graded kernel."""
     here, there = socket.socketpair()
 
-    def kernel():
+    def answer_questions():
         desk, wire = kernel.Desk(), judge.Wire(there)
         wire.send(desk.pack(answer))
         while (message := pickle.loads(wire.receive()))["do"] != "end":
             wire.send(desk.reply(message))
 
-    thread = threading.Thread(target=kernel, daemon=True)
+    thread = threading.Thread(target=answer_questions, daemon=True)
     thread.start()
     with here, there:
         line = judge.Line(judge.Wire(here, threading.Event()))
