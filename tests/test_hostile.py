@@ -336,3 +336,23 @@ def test_suffixes_in_capitals_are_the_same(tmp_path, suffix):
     path = sr.images.write(tmp_path / f"A{suffix.upper()}", image)
     assert path.name == f"A{suffix.upper()}" and torch.allclose(sr.images.read(path), image, atol=0.02)
     assert sr.images.find(tmp_path) == [path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "srresnet", "blocks": 10**6}}, r"blocks is 1000000: expected a size that a network can have, at most 10,000"),
+        ({"model": {"name": "srresnet", "channels": 10**30}}, r"channels is 1000.*: expected a size"),
+        ({"seed": 10**40}, r"seed: Input should be less than"),
+        ({"steps": list(range(1000))}, r"steps: .* got \[0, 1, 2, 3, 4, 5, \.\.\.\]"),
+    ],
+)
+def test_numbers_beyond_reason_in_a_recipe_are_refused_in_one_short_line(changes, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        sr.training.load_recipe("srresnet_small", **changes)
+    assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
+
+
+def test_a_cascade_of_endless_rounds_is_refused():
+    with pytest.raises(ValueError, match=r"at most 1000 recursions"):
+        sr.models.create("recursive_cascade", recursions=10**9)

@@ -81,8 +81,8 @@ class RecursiveCascade(nn.Module):
         before = (1, *stages[:-1])
         if not stages or stages[-1] != scale or any(not isinstance(s, int) or s <= b for s, b in zip(stages, before, strict=True)):
             raise ValueError(f"stages={stages}: expected growing integers that end at the scale, {scale}")
-        if channels < 1 or recursions < 1:
-            raise ValueError(f"channels={channels}, recursions={recursions}: expected at least 1")
+        if channels < 1 or not 1 <= recursions <= 1000:
+            raise ValueError(f"channels={channels}, recursions={recursions}: expected at least 1, and at most 1000 recursions")
         doubling = [s == 2 * b for s, b in zip(stages, before, strict=True)]
         if share and len(set(doubling)) > 1:
             raise ValueError(f"stages={stages} with share=True: stages that share weights must all double, or none")

@@ -30,6 +30,13 @@ class ModelPart(BaseModel):
 
     name: str
 
+    @model_validator(mode="after")
+    def _sizes_that_can_be_built(self):
+        for key, value in (self.model_extra or {}).items():
+            if isinstance(value, int) and abs(value) > 10_000:
+                raise ValueError(f"{key} is {reprlib.repr(value)}: expected a size that a network can have, at most 10,000")
+        return self
+
     @property
     def options(self) -> dict[str, Any]:
         """The network's options, as `models.create` takes them."""
@@ -151,7 +158,7 @@ class Recipe(_Part):
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the averaged generator, e.g. 0.999
     steps: int = Field(10_000, ge=1)
     minutes: float | None = Field(None, gt=0)  # stop after so long, with a checkpoint to go on from
-    seed: int = 0
+    seed: int = Field(0, gt=-(2**63), lt=2**63)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
