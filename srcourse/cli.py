@@ -1,5 +1,6 @@
 """The ``srcourse`` command: train, evaluate, upscale, score, grade, and lists of what there is."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -66,9 +67,9 @@ def evaluate(
     from srcourse.files import write_text
 
     for path, suffix in ((csv, ".csv"), (markdown, ".md")):
-        if path is not None and path.suffix != suffix:
+        if path is not None and path.suffix.lower() != suffix:
             raise ValueError(f"{path} is no name for such a table: expected one that ends in {suffix}")
-    if plot is not None and plot.suffix not in (".png", ".jpg", ".svg", ".pdf"):
+    if plot is not None and plot.suffix.lower() not in (".png", ".jpg", ".svg", ".pdf"):
         raise ValueError(f"{plot} is no name for a plot: expected one that ends in .png, .jpg, .svg or .pdf")
     trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
     for model in trained.values():
@@ -92,6 +93,9 @@ def evaluate(
 
         several = len({(s.benchmark, s.scale) for s in table.scores}) > 1
         points = {f"{s.model}, {s.benchmark} ×{s.scale}" if several else s.model: (s.psnr, s.niqe) for s in table.scores}
+        points = {name: point for name, point in points.items() if all(map(math.isfinite, point))}
+        if not points:
+            raise ValueError(f"{plot} was not drawn: no row has a PSNR and a NIQE; expected images of at least 96×192 pixels")
         plots.plane(points, describe="Each method's mean PSNR and NIQE; the dashed line joins those that none beats on both.").save(plot)
 
 

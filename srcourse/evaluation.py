@@ -180,8 +180,11 @@ def evaluate_passes(
     ValueError
         For photos that are too small, or a model of another scale.
     """
+    if not (isinstance(passes, int) and isinstance(scale, int)):
+        raise ValueError(f"passes={passes!r}, scale={scale!r}: expected whole numbers")
     if passes < 1 or not 2 <= scale**passes <= 8:
         raise ValueError(f"{passes} passes at scale {scale} enlarge {scale**passes} times: expected 2 to 8")
+    names = getattr(photos, "names", [f"photo {i}" for i in range(len(photos))])
     table, niqe = Table(), metrics.NIQE(pristine)
     for name, model in models.items():
         rows: dict[int, list[dict]] = {k: [] for k in range(1, passes + 1)}
@@ -196,8 +199,8 @@ def evaluate_passes(
                 hr = degradation.downscale(photo, rest) if rest > 1 else photo
                 if sr.shape != hr.shape:
                     raise ValueError(f"{name} is no model for scale {scale}: it made {tuple(sr.shape)} of what should be {tuple(hr.shape)}")
-                scores = _scores(sr, hr, scale**k, niqe, f"photo {i} after pass {k}")
-                rows[k].append({"image": f"photo {i}", **scores, "seconds": seconds})
+                scores = _scores(sr, hr, scale**k, niqe, f"{names[i]} after pass {k}")
+                rows[k].append({"image": names[i], **scores, "seconds": seconds})
         for k, found in rows.items():
             table.add(name, f"pass {k}", scale**k, model, found)
     return table

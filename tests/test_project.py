@@ -259,6 +259,9 @@ def test_evaluate_prints_and_writes_the_table(command, photo_folder, tmp_path):
     assert (tmp_path / "t.md").read_text().count("\n") == 4
     drawn = command("evaluate", "bicubic", "nearest", "--data", photo_folder, "--scale", 2, "--plot", tmp_path / "plane.txt")
     assert "plane.txt is no name for a plot" in one_line(drawn)
+    drawn = command("evaluate", "bicubic", "--data", photo_folder, "--scale", 2, "--plot", tmp_path / "plane.PNG")
+    assert "bicubic" in drawn.stdout and "plane.PNG was not drawn: no row has a PSNR and a NIQE" in drawn.stderr and drawn.returncode == 1
+    assert not (tmp_path / "plane.PNG").exists()  # the photos are too small for NIQE
     with pytest.raises(ValueError, match="enlarges 4 times: expected a model for scale 2"):
         sr.evaluation.evaluate({"x": sr.models.create("bicubic", scale=4)}, sr.data.benchmarks(photo_folder, 2))
 

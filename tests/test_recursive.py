@@ -241,10 +241,15 @@ def test_wrong_passes_are_told():
     bicubic = {"bicubic": sr.models.create("bicubic", scale=4)}
     with pytest.raises(ValueError, match="4 passes at scale 2 enlarge 16 times: expected 2 to 8"):
         sr.evaluation.evaluate_passes(bicubic, [photo], passes=4)
+    with pytest.raises(ValueError, match=r"passes=2\.0, scale=2: expected whole numbers"):
+        sr.evaluation.evaluate_passes(bicubic, [photo], passes=2.0)
     with pytest.raises(ValueError, match="bicubic is no model for scale 2"):
         sr.evaluation.evaluate_passes(bicubic, [photo], passes=2)
     with pytest.raises(ValueError, match="photo 0 after pass 1 cannot be scored"):
         sr.evaluation.evaluate_passes({"b": sr.models.create("bicubic", scale=2)}, [torch.rand(3, 16, 16)], passes=2)
+    tiny = sr.data.Photos(["speck"], [lambda: torch.rand(3, 16, 16)])
+    with pytest.raises(ValueError, match="speck after pass 1 cannot be scored"):
+        sr.evaluation.evaluate_passes({"b": sr.models.create("bicubic", scale=2)}, tiny, passes=2)
 
 
 def test_the_command_enlarges_in_passes(command, photo_folder, tmp_path):

@@ -23,8 +23,8 @@ _CONTROL = {
 }
 
 _REPLAY = {
-    "a": "Run it: compare what is still lost against A with what is lost without any replay.",
-    "c": "Nearly, but not all: compare `still_lost` with 0, and with what half of replay leaves.",
+    "a": "Run it: compare what your network still loses against A with what B loses, which has no replay.",
+    "c": "Nearly, but not all: in dB, how far is your network still behind A after one pass?",
 }
 
 # --- 08.1: PSNR after each pass ---------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ _COMPOUND = (
 
 
 def _compound_cases() -> list[tuple]:
-    return [([1.0], 2.0), ([1.0, 1.0, 1.0], 2.0), ([3.0, 2.0, 5.0, 1.0], 0.5), ([60.0, 35.0, 28.0], 1.35), ([1.0, 4.0], 1.0), ([], 1.5)]
+    return [([1.0], 2.0), ([1.0, 1.0, 1.0], 2.0), ([3.0, 2.0, 5.0, 1.0], 0.5), ([60.0, 35.0, 28.0], 1.35), ([1.0, 4.0], 1.0)]
 
 
 def _check_compound(answer: Any) -> None:
