@@ -34,7 +34,8 @@ class ModelPart(BaseModel):
     def _sizes_that_can_be_built(self):
         for key, value in (self.model_extra or {}).items():
             if isinstance(value, int) and abs(value) > 10_000:
-                raise ValueError(f"{key} is {reprlib.repr(value)}: expected a size that a network can have, at most 10,000")
+                given = reprlib.repr(value)
+                raise ValueError(f"cannot build {self.name}: {key} is {given}: expected a size that a network can have, at most 10,000")
         return self
 
     @property
