@@ -14,6 +14,7 @@ import torch
 import srcourse as sr
 from srcourse import cli
 from srcourse.training.checkpoints import Checkpoints
+from srcourse.training.engine import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -104,6 +105,19 @@ def kill_at_random_moments(words: list[str], folder: Path, kills: int, *, seed: 
         assert running.poll() is None, f"the run was over after {kill} kills: make it longer"
         running.kill()
         running.wait()
+
+
+@pytest.fixture
+def gradients(monkeypatch) -> list[list[torch.Tensor]]:
+    """What each descent of the runs to come goes by: the gradients of the optimizer's parameters."""
+    seen, descend = [], Engine._descend
+
+    def watched(engine, optimizer):
+        seen.append([parameter.grad.clone() for parameter in optimizer.param_groups[0]["params"]])
+        descend(engine, optimizer)
+
+    monkeypatch.setattr(Engine, "_descend", watched)
+    return seen
 
 
 def in_two_processes(words: list[str]) -> subprocess.CompletedProcess:

@@ -347,3 +347,13 @@ def test_the_papers_adversarial_recipes():
     for name in ("srgan", "srgan_unknown"):
         for scale in (2, 3, 4):
             assert load(name, scale=scale).start_weights().endswith(f"-x{scale}")
+
+
+def test_in_pieces_both_sides_move_at_the_end_from_the_whole_batchs_gradients(leaves, gradients):
+    alone = "discriminator.norm=false"  # batch statistics would be a piece's
+    sr.training.train(tiny(1, alone, "optimizer.accumulate=2"), leaves, progress=False)
+    assert len(gradients) == 2  # the discriminator's descent, then the generator's
+    sr.training.train(tiny(1, alone, "discriminator.learning_rate=1e-30"), leaves, progress=False)  # whole, judged by one that stays
+    for pieces, whole in zip(gradients[:2], gradients[2:], strict=True):
+        for a, b in zip(pieces, whole, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)

@@ -163,3 +163,11 @@ def test_the_papers_recipes_and_what_is_missing_is_told_first(tmp_path, monkeypa
     assert sr.training.train(tiny(2, 0, "data.patch=64"), small, progress=False).step == 2  # mirrored beyond its edges
     with pytest.raises(ValueError, match=r"48×48 pixels, less than half a crop of 128: leave it out or lower data\.patch"):
         sr.training.train(tiny(2, 0, "data.patch=128"), small, progress=False)
+
+
+def test_batches_in_pieces_are_decoded_once_and_ahead(rated, monkeypatch):
+    started, start = [], RatedCrops._start
+    monkeypatch.setattr(RatedCrops, "_start", lambda crops, *wanted: (started.append(wanted), start(crops, *wanted))[1])
+    recipe = sr.training.load_recipe("nima_small", steps=2, overrides=[*TINY, "optimizer.accumulate=2"])
+    sr.training.train(recipe, rated, progress=False)
+    assert [(step, rank, world) for step, _, rank, world in started] == [(0, 0, 2), (0, 1, 2), (1, 0, 2), (1, 1, 2), (2, 0, 2)]

@@ -435,3 +435,37 @@ def test_small_validation_photos_and_absent_devices_are_told_at_once(leaves, tmp
         with pytest.raises(ValueError, match="device is 'cuda', and there is none here"):
             sr.training.train(tiny(3, device="cuda"), leaves, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("clip", [[], ["optimizer.clip=0.1"]])
+def test_gradients_accumulated_over_pieces_are_those_of_the_whole_batch(clip, leaves, gradients):
+    """The gradients themselves are compared: Adam would hide a constant factor."""
+    runs = [
+        sr.training.train(tiny(3, "log_every=1", "precision=float32", f"optimizer.accumulate={pieces}", *clip), leaves, progress=False)
+        for pieces in (1, 2, 4)
+    ]
+    assert len(gradients) == 9  # one descent a step, whatever the pieces
+    for whole, part in ((0, 3), (0, 6)):
+        for a, b in zip(gradients[whole], gradients[part], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    for run in runs[1:]:
+        for a, b in zip(runs[0].history, run.history, strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_accumulated_runs_resume_and_refuse_batches_that_cannot_be_cut(leaves, tmp_path):
+    recipe = [tiny(steps, "optimizer.accumulate=2", "schedule={kind: constant}") for steps in (3, 6)]
+    whole = sr.training.train(recipe[1], leaves, out=tmp_path / "whole", progress=False)
+    sr.training.train(recipe[0], leaves, out=tmp_path / "parts", progress=False)
+    sr.training.train(recipe[1], leaves, out=tmp_path / "parts", resume=True, progress=False)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts")) and whole.step == 6
+    with pytest.raises(ValueError, match=r"data\.batch is 4: expected a multiple of the 1 process, each in 3 pieces"):
+        sr.training.train(tiny(3, "optimizer.accumulate=3"), leaves, progress=False)
+
+
+def test_two_processes_accumulate_as_one(photo_folder, tmp_path, process):
+    pieces = ["precision=float32", "optimizer.accumulate=2"]
+    assert process(*words(tmp_path / "one", photo_folder, 6, "precision=float32")).returncode == 0
+    assert "4 patches of 16×16 in 2 pieces" in in_two_processes(words(tmp_path / "two", photo_folder, 6, *pieces)).stdout
+    for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)

@@ -85,12 +85,13 @@ class Engine:
         self.main = self.accelerator.is_main_process
         self.progress = progress and self.main
         self.precision = _precision(recipe.precision, self.device)
-        if recipe.data.batch % self.world:
-            raise ValueError(f"data.batch is {recipe.data.batch}: expected a multiple of the {self.world} processes")
+        self.pieces, self._piece = recipe.optimizer.accumulate, 0  # of a process's share of a batch; which one it is at
+        self._check_slices("data.batch", recipe.data.batch)
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._judges: list[str] = []  # fingerprints of the networks that only judge
         self._unwrapped: set[int] = set()  # parameters whose gradients no wrapper shares among the processes
+        self._waiting: list[torch.optim.Optimizer] = []  # those that move once the last piece was seen
         self._rates: dict[str, float] = {}  # each optimizer's learning rate, over the recipe's
         self.warnings: list[str] = []
         self.averaged: AveragedModel | None = None
@@ -111,6 +112,11 @@ class Engine:
         except BaseException:
             self.release()
             raise
+
+    def _check_slices(self, name: str, batch: int) -> None:
+        if batch % (self.world * self.pieces):
+            pieces = f", each in {self.pieces} pieces (optimizer.accumulate)" * (self.pieces > 1)
+            raise ValueError(f"{name} is {batch}: expected a multiple of the {self.world} process{'es' * (self.world > 1)}{pieces}")
 
     def _load(self, photos: Sequence, validation: Sequence) -> None:
         if isinstance(photos, Ratings) or isinstance(validation, Ratings):
@@ -191,7 +197,13 @@ class Engine:
 
         With `scale`, one of several: LR patches of the same size, and HR patches as large as it makes them.
         """
-        return self.bank.batch(step, self.recipe.data.batch, scale=scale, rank=self.rank, world=self.world)
+        rank, world = self.slice
+        return self.bank.batch(step, self.recipe.data.batch, scale=scale, rank=rank, world=world)
+
+    @property
+    def slice(self) -> tuple[int, int]:
+        """Which of how many equal slices of a batch comes next: one a process, times the pieces that each is cut into."""
+        return self.rank * self.pieces + self._piece, self.world * self.pieces
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Around the networks' forward passes: bf16 where that is fast, nothing elsewhere. Losses stay outside."""
@@ -202,7 +214,7 @@ class Engine:
         """Around a forward pass with dropout: its random choices become a function of (seed, step, process), as resuming needs."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(mix(self.recipe.seed, step, self.rank))
+            torch.manual_seed(mix(self.recipe.seed, step, self.slice[0]))
             yield
 
     def log(self, **terms: torch.Tensor) -> None:
@@ -219,9 +231,16 @@ class Engine:
                 tqdm.write(f"warning: {message}")
 
     def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-        """One step of gradient descent on `loss`."""
-        optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        """One step of gradient descent on `loss`; where a batch comes in pieces, its part of it."""
+        if self._piece == 0:
+            optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss / self.pieces)
+        if self.pieces == 1:
+            self._descend(optimizer)
+        elif self._piece == self.pieces - 1:
+            self._waiting.append(optimizer)
+
+    def _descend(self, optimizer: torch.optim.Optimizer) -> None:
         parameters = optimizer.param_groups[0]["params"]
         self._share_gradients(parameters)
         if self.recipe.optimizer.clip:
@@ -236,7 +255,11 @@ class Engine:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def steps(self) -> Iterator[int]:
-        """The numbers of the steps to make, from where the run stands; between them, everything else happens."""
+        """The numbers of the steps to make, from where the run stands; between them, everything else happens.
+
+        With ``optimizer.accumulate``, a number comes once for each piece of its batch. The optimizers move after the last
+        one: so all pieces of a game are played between the same two networks.
+        """
         recipe = self.recipe
         self._begin()
         start, before = time.monotonic(), self.seconds
@@ -246,7 +269,11 @@ class Engine:
                 for name, optimizer in self.optimizers.items():
                     for group in optimizer.param_groups:
                         group["lr"] = recipe.learning_rate(self.step) * self._rates[name]
-                yield self.step
+                for piece in range(self.pieces):
+                    self._piece = piece
+                    yield self.step
+                while self._waiting:
+                    self._descend(self._waiting.pop(0))
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.networks[self.result])
                 self.step += 1

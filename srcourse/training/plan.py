@@ -28,7 +28,7 @@ def plan(engine: "Engine") -> str:
     done = f" ({engine.step:,} done)" if engine.step else ""
     limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
     held_out = f"{len(engine.validation)} for validation"
-    patches = f"{data.batch} patches of {data.patch}×{data.patch}"
+    patches = f"{data.batch} patches of {data.patch}×{data.patch}" + f" in {engine.pieces} pieces" * (engine.pieces > 1)
     begins = f", from {recipe.start_weights()}" if recipe.start else ""
     return "\n".join(
         [

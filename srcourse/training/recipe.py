@@ -123,6 +123,7 @@ class OptimizerPart(_Part):
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip: float | None = Field(None, gt=0)  # largest norm of the gradient
+    accumulate: int = Field(1, ge=1)  # pieces of a batch that gradients are summed over, one after the other: so much less memory
 
 
 class SchedulePart(_Part):

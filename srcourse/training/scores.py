@@ -42,13 +42,19 @@ class RatedCrops:
 
     nbytes = 0  # nothing is kept in memory
 
-    def batch(self, step: int, size: int, *, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of batch `step`: images (size/world, 3, crop, crop) and distributions (size/world, 10)."""
+    def batch(
+        self, step: int, size: int, *, rank: int = 0, world: int = 1, following: tuple[int, int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slice `rank` of batch `step`: images (size/world, 3, crop, crop) and distributions (size/world, 10).
+
+        `following` is the (step, rank) that will be asked for next, the same slice of the next step unless given.
+        """
         wanted = (step, size, rank, world)
         pending = self._ahead[1] if self._ahead is not None and self._ahead[0] == wanted else self._start(*wanted)
         crops, labels = zip(*(future.result() for future in pending), strict=True)
-        following = (step + 1, size, rank, world)
-        self._ahead = (following, self._start(*following))
+        next_step, next_rank = following or (step + 1, rank)
+        ahead = (next_step, size, next_rank, world)
+        self._ahead = (ahead, self._start(*ahead))
         return torch.stack(crops).to(self.device), torch.stack(labels).to(self.device)
 
     def _start(self, step: int, size: int, rank: int, world: int) -> list:
@@ -73,8 +79,7 @@ class ScoreEngine(Engine):
         if not isinstance(photos, Ratings) or (len(validation) and not isinstance(validation, Ratings)):
             raise ValueError("a score predictor learns from rated images: expected data.ava, data.tid2013 or data.synthetic_ratings")
         recipe = self.recipe
-        if recipe.scores.head_batch % self.world:
-            raise ValueError(f"scores.head_batch is {recipe.scores.head_batch}: expected a multiple of the {self.world} processes")
+        self._check_slices("scores.head_batch", recipe.scores.head_batch)
         self.validation = validation
         crop, flip = recipe.data.patch, recipe.data.flip
         self.bank = RatedCrops(photos, crop=crop, flip=flip, seed=recipe.seed, device=self.device)
@@ -82,7 +87,10 @@ class ScoreEngine(Engine):
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """This process's share of batch `step`: images and distributions; the head's phase has its own batch size."""
         size = self.recipe.scores.head_batch if step < self.recipe.scores.head_steps else self.recipe.data.batch
-        return self.bank.batch(step, size, rank=self.rank, world=self.world)
+        rank, world = self.slice
+        last = self._piece == self.pieces - 1
+        following = (step + 1, rank - self._piece) if last else (step, rank + 1)
+        return self.bank.batch(step, size, rank=rank, world=world, following=following)
 
     @torch.no_grad()
     def _validate(self) -> float:
