@@ -1,6 +1,9 @@
-"""For authors: from the solved lessons in solutions/ to the learners' notebooks/, both executed.
+"""For authors and instructors: from the solved lessons in solutions/ to the learners' notebooks/, and what else is made from them.
 
-    python -m srcourse.authoring build [00_welcome ...]
+    python -m srcourse.authoring build [00_welcome ...]                both folders, executed
+    python -m srcourse.authoring set-repository OWNER/NAME             a fork's address, into all links and set-up cells
+    python -m srcourse.authoring exercise-table                        the tables of docs/instructors.md
+    python -m srcourse.authoring nbgrader 00_welcome --out COURSE      a lesson as an assignment of nbgrader
 
 The solved notebook is the source. What stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION`` is taken out:
 inside a function it becomes ``raise NotImplementedError``, at the top level nothing. Cells tagged "solution" are
@@ -10,6 +13,7 @@ left out whole. The cells tagged "navigation" and "setup" are written here, the 
 import copy
 import os
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +24,9 @@ import typer
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from srcourse.grading import QUIET_KERNEL
+from srcourse import address, instructors
+from srcourse.files import write_text
+from srcourse.grading import QUIET_KERNEL, exercises_of
 
 LESSONS = {
     "00_welcome": "Welcome",
@@ -57,11 +63,56 @@ device = sr.setup(seed=0)"""
 
 def repository() -> str:
     """The project's address, from [project.urls] in pyproject.toml: its only home."""
-    text = (_root() / "pyproject.toml").read_text(encoding="utf-8")
-    match = re.search(r'^Repository = "([^"]+)"', text, re.MULTILINE)
+    return _address_in((_root() / "pyproject.toml").read_text(encoding="utf-8")).group(1)
+
+
+def _address_in(project: str) -> re.Match:
+    match = re.search(r'^\[project\.urls\]\s*\n(?:(?!\[).*\n)*?Repository *= *"([^"]+)"', project, re.MULTILINE)
     if not match:
         raise ValueError("pyproject.toml has no Repository under [project.urls]: the notebooks' links are made from it")
-    return match.group(1)
+    return match
+
+
+def set_repository(text: str) -> list[Path]:
+    """Write an address into pyproject.toml and every notebook's navigation and set-up cells; returns the files that changed.
+
+    All files change or none, nothing else in them does, and a second time there is nothing to do.
+
+    Parameters
+    ----------
+    text : str
+        ``OWNER/NAME`` on GitHub, or a full address; `address.parse` says which.
+    """
+    wanted, root = address.parse(text), _root()
+    project = root / "pyproject.toml"
+    found = _address_in(before := _text(project))
+    after = {project: (before, before[: found.start(1)] + wanted + before[found.end(1) :])}
+    for folder in ("notebooks", "solutions"):
+        for name in LESSONS:
+            path = root / folder / f"{name}.ipynb"
+            notebook = _notebook(path, before := _text(path))
+            old = [cell.source for cell in notebook.cells]
+            stamp(notebook, name, folder, wanted)
+            sources = {i: cell.source for i, cell in enumerate(notebook.cells) if cell.source != old[i]}
+            after[path] = (before, address.with_sources(before, sources))
+            if nbformat.reads(after[path][1], as_version=4) != notebook:
+                raise ValueError(f"{path} is laid out in a way that cannot be kept: save it in JupyterLab, then try again")
+    changed = {path: new.encode() for path, (old, new) in after.items() if old != new}
+    address.replace_all(changed)
+    return list(changed)
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8")  # read_text would change the ends of lines
+
+
+def _notebook(path: Path, text: str | None = None) -> NotebookNode:
+    try:
+        notebook = nbformat.reads(_text(path) if text is None else text, as_version=4)
+        nbformat.validate(notebook)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path} is not a Jupyter notebook ({type(error).__name__})") from None
+    return notebook
 
 
 def strip(solved: NotebookNode) -> NotebookNode:
@@ -94,21 +145,21 @@ def strip_code(source: str) -> str:
     return "\n".join(kept).rstrip()
 
 
-def stamp(notebook: NotebookNode, name: str, folder: str) -> None:
-    """Write the navigation and set-up cells of a lesson in ``notebooks`` or ``solutions``."""
-    address = repository()
+def stamp(notebook: NotebookNode, name: str, folder: str, home: str | None = None) -> None:
+    """Write the navigation and set-up cells of a lesson in ``notebooks`` or ``solutions``; `home` is `repository()` if not given."""
+    home = repository() if home is None else home
     names = list(LESSONS)
     here = names.index(name)
-    slug = address.removeprefix("https://github.com/")
     # words, not the usual badge: offline, an image from elsewhere is a broken one
-    links = [f"[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{folder}/{name}.ipynb)"]
+    colab = address.colab(home, f"{folder}/{name}.ipynb")
+    links = [f"[Open in Colab]({colab})"] if colab else []
     if here > 0:
         links.append(f"[← {LESSONS[names[here - 1]]}]({names[here - 1]}.ipynb)")
     if here + 1 < len(names):
         links.append(f"[{LESSONS[names[here + 1]]} →]({names[here + 1]}.ipynb)")
     if folder == "solutions":
         links.append(f"*Solved; [the lesson itself](../notebooks/{name}.ipynb)*")
-    texts = {"navigation": " · ".join(links), "setup": _SETUP.format(repository=address)}
+    texts = {"navigation": " · ".join(links), "setup": _SETUP.format(repository=home)}
     for tag, text in texts.items():
         cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
         if not cells or len([c for c in cells if c.cell_type == "code"]) != (tag == "setup"):
@@ -177,6 +228,29 @@ def build(name: str, *, run: bool = True) -> None:
             print(f"{folder}/{name}: {seconds:.0f} s, {memory:.0f} MB, file {path.stat().st_size / 1e6:.2f} MB")
 
 
+def exercise_tables() -> str:
+    """How long each lesson takes, and what each exercise tests: the tables of docs/instructors.md."""
+    lessons = {name: _notebook(_root() / "notebooks" / f"{name}.ipynb") for name in LESSONS}
+    return instructors.tables(lessons, {name: exercises_of(name) for name in LESSONS})
+
+
+def nbgrader(name: str, out: Path, *, overwrite: bool = False) -> Path:
+    """Write a lesson as a source assignment into a course folder of nbgrader; returns the notebook's path.
+
+    The folder gets an nbgrader_config.py if it has none. An assignment that is there already is kept unless `overwrite`.
+    """
+    path = out / "source" / name / f"{name}.ipynb"
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is there already: give --overwrite to replace it, with what was changed in it by hand")
+    solved = _notebook(_root() / "solutions" / f"{name}.ipynb")
+    notebook = instructors.assignment(solved, {exercise.id: exercise.points for exercise in exercises_of(name)})
+    write_text(path, nbformat.writes(notebook) + "\n")
+    config = out / "nbgrader_config.py"
+    if not config.exists():
+        write_text(config, instructors.NBGRADER_CONFIG.format(stub=_STUB))
+    return path
+
+
 def _root() -> Path:
     root = Path(__file__).resolve().parent.parent
     if not (root / "pyproject.toml").is_file():
@@ -201,9 +275,51 @@ def build_command(
 ) -> None:
     """Regenerate notebooks/ from solutions/, and execute both."""
     for name in lessons or LESSONS:
-        if name not in LESSONS:
-            raise typer.BadParameter(f"there is no lesson {name!r}: expected one of {', '.join(LESSONS)}")
+        _known(name)
         build(name, run=run)
+
+
+def _known(name: str) -> None:
+    if name not in LESSONS:
+        raise typer.BadParameter(f"there is no lesson {name!r}: expected one of {', '.join(LESSONS)}")
+
+
+@app.command("set-repository")
+def set_repository_command(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On GitHub; or a full https address elsewhere.")],
+) -> None:
+    """Make the course a fork's: write its address into pyproject.toml and all notebooks, whose outputs stay."""
+    changed = set_repository(repository)
+    print(f"{address.parse(repository)}: " + (f"{len(changed)} files changed" if changed else "nothing to change"))
+
+
+@app.command("exercise-table")
+def exercise_table_command() -> None:
+    """Renew the tables in docs/instructors.md, from the lessons and their exercises."""
+    page = _root() / "docs" / "instructors.md"
+    text = _text(page)
+    parts = _TABLES.split(text)
+    if len(parts) != 3:
+        raise ValueError(f"{page.name} has not its two comments around the tables, of the form <!-- tables ... --> and <!-- /tables -->")
+    begin, end = _TABLES.findall(text)
+    new = f"{parts[0]}{begin}\n{exercise_tables()}\n{end}{parts[2]}"
+    if new != text:
+        write_text(page, new)
+    print(f"docs/{page.name}: " + ("renewed" if new != text else "nothing to change"))
+
+
+_TABLES = re.compile(r"<!-- /?tables.*?-->")
+
+
+@app.command("nbgrader")
+def nbgrader_command(
+    lesson: Annotated[str, typer.Argument(help="A name such as 00_welcome.")],
+    out: Annotated[Path, typer.Option(help="The course folder of nbgrader; the assignment comes into its source/.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an assignment that is there.")] = False,
+) -> None:
+    """Write a solved lesson as a source assignment of nbgrader: its checks become tests with the exercises' points."""
+    _known(lesson)
+    print(f"{nbgrader(lesson, out, overwrite=overwrite)}: next, nbgrader generate_assignment {lesson}")
 
 
 @app.command("picture")
@@ -231,5 +347,14 @@ def picture_command() -> None:
     print(f"{target.name}: {target.stat().st_size / 1e3:.0f} kB")
 
 
+def main() -> None:
+    """Run the command; what the author can mend is told in one line, with exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"srcourse.authoring: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -33,12 +33,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. model.blocks=4.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Tell memory and time, here and on 8 A100, and train nothing.")] = False,
 ) -> None:
     """Train a network by a recipe. On several GPUs: torchrun --nproc-per-node 8 -m srcourse train RECIPE."""
     from srcourse import training
 
     fields = {key: value for key, value in (("scale", scale), ("steps", steps), ("minutes", minutes)) if value is not None}
     loaded = training.load_recipe(recipe, overrides=overrides, **fields)
+    if plan:
+        print(training.estimate(loaded, data))
+        return
     folder = out or Path("runs") / (loaded.name if loaded.method == "scores" else f"{loaded.name}-x{loaded.scale}")
     run = training.train(loaded, data, validation=validation, out=folder, resume=resume)
     if run.interrupted:

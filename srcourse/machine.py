@@ -105,3 +105,10 @@ def available_memory() -> int | None:
     import psutil
 
     return psutil.virtual_memory().available
+
+
+def free_device_memory(where: torch.device) -> int | None:
+    """Bytes that can still be used on a device: a GPU's own, main memory elsewhere; None where nobody says."""
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    return available_memory()

@@ -1,7 +1,8 @@
 """Training: recipes (one YAML file per experiment), the engine that all methods share, and one file per method."""
 
 from srcourse.training.engine import TrainingError
+from srcourse.training.estimate import Estimate, estimate
 from srcourse.training.recipe import Recipe, load_recipe, recipes
 from srcourse.training.run import Run, train
 
-__all__ = ["Recipe", "Run", "TrainingError", "load_recipe", "recipes", "train"]
+__all__ = ["Estimate", "Recipe", "Run", "TrainingError", "estimate", "load_recipe", "recipes", "train"]
