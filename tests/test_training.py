@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -467,5 +468,22 @@ def test_two_processes_accumulate_as_one(photo_folder, tmp_path, process):
     pieces = ["precision=float32", "optimizer.accumulate=2"]
     assert process(*words(tmp_path / "one", photo_folder, 6, "precision=float32")).returncode == 0
     assert "4 patches of 16×16 in 2 pieces" in in_two_processes(words(tmp_path / "two", photo_folder, 6, *pieces)).stdout
+    for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_two_machines_follow_one(photo_folder, tmp_path, process):
+    """Two agents of torchrun, as two machines would start them, meet on this one's loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", "-m", "srcourse"]
+    run = words(tmp_path / "two", photo_folder, 6, "precision=float32")
+    machines = [subprocess.Popen([*launch, *run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [machine.communicate(timeout=180) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert "".join(out for out, _ in told).count("2 processes") == 1  # the main process tells, on one of the machines
+    assert process(*words(tmp_path / "one", photo_folder, 6, "precision=float32")).returncode == 0
     for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
