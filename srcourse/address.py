@@ -82,8 +82,10 @@ def _laid_out_like(old: str, source: str) -> str:
     if old.startswith('"'):
         return json.dumps(source, ensure_ascii=escaped)
     before, after = re.match(r"\[(\s*)", old).group(1), re.search(r"(\s*)\]$", old).group(1)
+    (_, _, end), (_, start, _) = [*_children(old, 0), (0, 0, 0), (0, 0, 0)][:2]  # the first two lines, if there are two
+    between = old[end:start] if start else f",{before}"
     lines = [json.dumps(line, ensure_ascii=escaped) for line in source.splitlines(keepends=True)]
-    return "[" + before + f",{before}".join(lines) + after + "]"
+    return "[" + before + between.join(lines) + after + "]"
 
 
 # --- several files, all or none -----------------------------------------------------------------------------------

@@ -103,7 +103,10 @@ def set_repository(text: str) -> list[Path]:
 
 
 def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8")  # read_text would change the ends of lines
+    try:
+        return path.read_bytes().decode("utf-8")  # read_text would change the ends of lines
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text in UTF-8") from None
 
 
 def _notebook(path: Path, text: str | None = None) -> NotebookNode:

@@ -63,7 +63,10 @@ def tables(lessons: Mapping[str, NotebookNode], exercises: Mapping[str, Sequence
 
     `lessons` and `exercises` go by the lessons' names. Levels and minutes stand in the notebooks, points in the exercises.
     """
-    overview = ["| lesson | reading | running, at most | exercises | doing them | points |", "|---|--:|--:|--:|--:|--:|"]
+    overview = [
+        "| lesson | builds on | reading | running, at most | exercises | doing them | points |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
     details = [
         "| exercise | it asks | the answer is | what the check says on PASS | level | minutes | points | mistakes it knows |",
         "|---|---|---|---|---|--:|--:|--:|",
@@ -72,7 +75,8 @@ def tables(lessons: Mapping[str, NotebookNode], exercises: Mapping[str, Sequence
     for name, notebook in lessons.items():
         found, answers = dict(_headings(notebook)), dict(_answers(notebook))
         own = {exercise.id: exercise for exercise in exercises[name]}
-        time = re.search(_TIME, "\n".join(cell.source for cell in notebook.cells))
+        text = "\n".join(cell.source for cell in notebook.cells)
+        time = _TIME.search(text)
         if time is None or not found.keys() == answers.keys() == own.keys():
             raise ValueError(f"{name}: its **Time:** line or its exercises {', '.join(own)} are not as CONTRIBUTING.md says")
         for number, exercise in own.items():
@@ -82,8 +86,12 @@ def tables(lessons: Mapping[str, NotebookNode], exercises: Mapping[str, Sequence
         row = [int(time.group(1)), len(own), sum(int(found[number][1]) for number in own), sum(e.points for e in own.values())]
         sums = [total + value for total, value in zip(sums, row, strict=True)]
         title = " ".join(re.search(r"^# (\d\d) · (.+?):", notebook.cells[1].source).groups())
-        overview.append(f"| [{title}](../notebooks/{name}.ipynb) | {row[0]} min | {time.group(2)} s | {row[1]} | {row[2]} min | {row[3]} |")
-    overview.append(f"| all | {sums[0] / 60:.0f} h | | {sums[1]} | {sums[2] / 60:.0f} h | {sums[3]} |")
+        before = re.search(r"\*\*Before you start:\*\*.*?\n\n", text, re.DOTALL).group()
+        bases = ", ".join(sorted(set(re.findall(r"\]\((\d\d)_\w+\.ipynb\)", before)))) or "–"
+        overview.append(
+            f"| [{title}](../notebooks/{name}.ipynb) | {bases} | {row[0]} min | {time.group(2)} s | {row[1]} | {row[2]} min | {row[3]} |"
+        )
+    overview.append(f"| all | | {sums[0] / 60:.0f} h | | {sums[1]} | {sums[2] / 60:.0f} h | {sums[3]} |")
     return "\n".join(overview) + "\n\n" + "\n".join(details)
 
 

@@ -229,7 +229,8 @@ def plane(
     unbeaten = sorted((a, b) for a, b in drawn.values() if not any(c >= a and d <= b and (c, d) != (a, b) for c, d in drawn.values()))
     axis.plot(*zip(*unbeaten, strict=True), color="#999999", linestyle="--", linewidth=1, zorder=0)
     for i, (name, (a, b)) in enumerate(drawn.items()):
-        axis.scatter(a, b, color=COLOURS[i % len(COLOURS)], marker=_MARKERS[i % len(_MARKERS)], s=55, label=name)
+        marker = _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)]  # the ninth has the first's colour, and another marker
+        axis.scatter(a, b, color=COLOURS[i % len(COLOURS)], marker=marker, s=55, label=name)
     axis.set(title=title, xlabel=x, ylabel=y)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9)

@@ -325,6 +325,9 @@ def test_the_plane_joins_what_none_beats_and_leaves_out_what_is_no_number():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "c", "d"]
     with pytest.raises(ValueError, match="no point to draw"):
         sr.plots.plane({"tiny": (31, float("nan"))}, describe="Nothing.")
+    many = sr.plots.plane({str(i): (i, i) for i in range(20)}, describe="Twenty methods.").figure.axes[0].collections
+    marks = {(tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes()) for dots in many}
+    assert len(marks) == 20  # nobody looks like another
 
 
 def test_curves_draw_a_panel_for_what_there_is():
