@@ -61,6 +61,7 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="Draw PSNR against NIQE here: .png, .jpg, .svg or .pdf.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Self-ensemble over flips and turns.")] = False,
     tile: Annotated[int | None, typer.Option(help="Work in tiles of so many LR pixels.")] = None,
+    passes: Annotated[int, typer.Option(min=1, max=3, help="Enlarge the result again, so often in all: ×2 twice on ×4 benchmarks.")] = 1,
     pristine: Annotated[str, typer.Option(help="NIQE's model: course, official (as papers use it) or a file.")] = "course",
 ) -> None:
     """Score models on benchmarks by the papers' protocol: PSNR, SSIM and NIQE on luma, detail, seconds, parameters."""
@@ -81,11 +82,15 @@ def evaluate(
         if scale in getattr(model, "scales", ()):
             model.scale = scale  # an EUSR has several
     scales = {model.scale for model in trained.values()} or {2, 3, 4}
+    if max(scales if scale is None else {scale}) ** passes > 8:
+        raise ValueError(f"{passes} passes at scale {max(scales if scale is None else {scale})} enlarge too much: expected 8 times at most")
     table = Table()
     for one in [scale] if scale is not None else sorted(scales):
         fitting = {name: trained[name] if name in trained else models.create(name, scale=one) for name in weights}
         fitting = {name: model for name, model in fitting.items() if scale is not None or model.scale == one}
-        part = score_models(fitting, benchmarks(data, one), tile=tile, ensemble=ensemble, pristine=pristine, progress=True)
+        part = score_models(
+            fitting, benchmarks(data, one**passes), tile=tile, ensemble=ensemble, passes=passes, pristine=pristine, progress=True
+        )
         table.scores += part.scores
     print(table)
     if csv is not None:

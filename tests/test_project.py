@@ -281,6 +281,17 @@ def test_evaluate_draws_the_plane_and_takes_an_eusr_at_each_scale(command, tmp_p
     assert sr.images.read(tmp_path / "cat_x8.png").shape[-1] == 8 * 451
 
 
+def test_evaluate_applies_a_network_to_its_own_image(command, tmp_path):
+    sr.images.write(tmp_path / "photos" / "cat.png", sr.images.sample("chelsea"))
+    done = command("evaluate", "bicubic", "--data", tmp_path / "photos", "--scale", 2, "--passes", 2)
+    assert done.returncode == 0 and "×4" in done.stdout, done.stderr
+    pair = sr.data.benchmarks(tmp_path / "photos", 4)[0][0]
+    twice = sr.upscale(sr.models.create("bicubic", scale=2), pair.lr, passes=2)
+    assert f"{sr.metrics.psnr(twice, pair.hr, border=4):.3f}" in done.stdout
+    told = one_line(command("evaluate", "bicubic", "--data", tmp_path / "photos", "--scale", 4, "--passes", 2))
+    assert "2 passes at scale 4 enlarge too much: expected 8 times at most" in told
+
+
 def test_a_judge_neither_upscales_nor_is_evaluated(command, photo_folder, tmp_path):
     for words in (["evaluate", "nima_small", "--data", photo_folder], ["upscale", photo_folder / "0.png", "--model", "nima_small"]):
         assert "score_predictor judges images and does not enlarge them" in one_line(command(*words))

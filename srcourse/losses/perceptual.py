@@ -4,19 +4,25 @@ A layer is named by what it is: "conv4_3" is the third convolution before the fo
 P000 takes VGG16's relu4_3, P001 VGG19's relu5_4 ("VGG54", Ledig et al. 2017) and ESRGAN the same before activation, conv5_4.
 """
 
+import json
 import os
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
+from srcourse.files import whole_file
 from srcourse.models.weights import fill_features, pretrained
 
 NETWORKS = ("vgg16", "vgg19")
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block, before its pooling
+_CHANNELS = (64, 128, 256, 512, 512)  # of each block
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the weights expect
 _SEED = 0  # of the random weights
 
@@ -43,9 +49,10 @@ class VGGFeatures(nn.Module):
     network : "vgg16" or "vgg19"
     layers : sequence of str
         As `layer_names` lists them.
-    weights : "imagenet", "random" or a path
-        torchvision's, downloaded at the first use; a fixed random draw (He's initialisation), for offline lessons and
-        tests; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names.
+    weights : "imagenet", "course", "random" or a path
+        torchvision's, downloaded at the first use; the course's own, which ship: a VGG19 with an eighth of the channels that learned
+        to tell distortions of photographs (``data_scripts/fit_features.py``); a fixed random draw (He's initialisation), the negative
+        control; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names.
 
     Raises
     ------
@@ -66,17 +73,18 @@ class VGGFeatures(nn.Module):
         path = find_weights(network, weights)
         self.network, self.layers, self.weights = network, list(layers), str(weights)
         depth = 1 + max(names.index(layer) for layer in layers)
-        with torch.device("meta"):  # the classifier's 120 million weights are never made
-            front = getattr(torchvision.models, network)(weights=None).features[:depth]
-        for layer in front:
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # the convolution's output may be wanted too
+        with torch.device("meta"):
+            front = narrow_front(network, _divisor(path))[:depth]
         front.to_empty(device="cpu")
         _fill(front, path)
         self.front = front.requires_grad_(False).to(memory_format=torch.channels_last)
         self._names = names[:depth]
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    @staticmethod
+    def normalised(images: torch.Tensor) -> torch.Tensor:
+        """Images in [0, 1] as the network takes them: without ImageNet's mean, over its deviation."""
+        mean, std = (images.new_tensor(three).view(3, 1, 1) for three in (_MEAN, _STD))
+        return (images - mean) / std
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         if images.ndim != 4 or images.shape[1] != 3:
@@ -84,7 +92,7 @@ class VGGFeatures(nn.Module):
         smallest = 2 ** sum(name.startswith("pool") for name in self._names)
         if min(images.shape[-2:]) < smallest:
             raise ValueError(f"the images are {images.shape[-2]}×{images.shape[-1]}: {self._names[-1]} needs {smallest} pixels a side")
-        x, found = (images - self.mean) / self.std, {}
+        x, found = self.normalised(images), {}
         for name, layer in zip(self._names, self.front, strict=True):
             x = layer(x)
             if name in self.layers:
@@ -92,7 +100,11 @@ class VGGFeatures(nn.Module):
         return found
 
     def __repr__(self) -> str:
-        what = {"random": f"random weights (seed {_SEED}), not trained on anything", "imagenet": "ImageNet weights"}
+        what = {
+            "course": "the course's own weights, an eighth of the channels",
+            "random": f"random weights (seed {_SEED}), not trained on anything",
+            "imagenet": "ImageNet weights",
+        }
         return f"VGGFeatures({self.network}, {', '.join(self.layers)}, {what.get(self.weights, f'weights of {self.weights}')})"
 
 
@@ -153,12 +165,51 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
         raise ValueError(f"there is no perceptual network {network!r}: expected one of {', '.join(NETWORKS)}")
     if weights == "random":
         return None
+    if weights == "course":
+        if network != "vgg19":
+            raise ValueError(f"the course trained a narrow vgg19, not {network}: take network='vgg19' with weights='course'")
+        return Path(str(resources.files("srcourse"))) / "losses" / "vgg19_course.safetensors"
     if weights != "imagenet":
         if not Path(weights).is_file():
-            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'random' or a file")
+            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'course', 'random' or a file")
         return Path(weights)
     address = torchvision.models.get_model_weights(network).DEFAULT.url
     return pretrained(address, f"the ImageNet weights of {network}", "take weights='random' (in a recipe: --set perceptual.weights=random)")
+
+
+def narrow_front(network: str = "vgg19", divisor: int = 1) -> nn.Sequential:
+    """A VGG's convolutions, activations and poolings, in torchvision's order, with its channels divided by `divisor`."""
+    layers, channels = [], 3
+    for count, width in zip(_CONVOLUTIONS[network], _CHANNELS, strict=True):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width // divisor, 3, padding=1), nn.ReLU()]
+            channels = width // divisor
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def save_features(front: nn.Sequential, path: str | os.PathLike, card: dict) -> None:
+    """Write a front's weights with torchvision's names as float16 safetensors, with a card that says what they learned from."""
+    tensors = {f"features.{key}": tensor.detach().cpu().half().contiguous() for key, tensor in front.state_dict().items()}
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"srcourse": json.dumps(card)})
+
+
+def features_card(weights: str | os.PathLike = "course") -> dict:
+    """What `save_features` wrote beside the weights."""
+    with safe_open(find_weights("vgg19", weights), framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("srcourse", "{}"))
+
+
+def _divisor(path: Path | None) -> int:
+    """By how much a file's first layer is narrower than VGG's 64 channels; what is no such file is refused where it is read."""
+    if path is None or path.suffix != ".safetensors":
+        return 1
+    try:
+        with safe_open(path, framework="pt") as file:
+            return max(1, _CHANNELS[0] // file.get_slice("features.0.weight").get_shape()[0])
+    except (OSError, SafetensorError, IndexError, ZeroDivisionError):
+        return 1
 
 
 def _fill(front: nn.Sequential, path: Path | None) -> None:
