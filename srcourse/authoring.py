@@ -52,7 +52,7 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("srcourse") is None:
+if getattr(importlib.util.find_spec("srcourse"), "origin", None) is None:  # missing, or just a folder of that name
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "srcourse @ git+{repository}"], check=True)
 
 import srcourse as sr
@@ -160,6 +160,7 @@ def stamp(notebook: NotebookNode, name: str, folder: str, home: str | None = Non
         links.append(f"[← {LESSONS[names[here - 1]]}]({names[here - 1]}.ipynb)")
     if here + 1 < len(names):
         links.append(f"[{LESSONS[names[here + 1]]} →]({names[here + 1]}.ipynb)")
+    links.append("[Glossary](../docs/glossary.md)")
     if folder == "solutions":
         links.append(f"*Solved; [the lesson itself](../notebooks/{name}.ipynb)*")
     texts = {"navigation": " · ".join(links), "setup": _SETUP.format(repository=home)}

@@ -19,11 +19,11 @@ else:
     import tomli as tomllib
 
 FLOORS = {
-    1: ["files", "images", "resize", "seeds", "machine"],
+    1: ["address", "files", "images", "resize", "seeds", "machine"],
     2: ["degradation", "metrics", "models"],
     3: ["data", "losses", "inference"],
     4: ["training", "evaluation", "plots"],
-    5: ["exercises", "grading", "studio", "authoring", "cli", "__main__"],
+    5: ["exercises", "grading", "studio", "authoring", "instructors", "cli", "__main__"],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MODULES = sorted(p for p in (ROOT / "srcourse").rglob("*.py") if p.name != "__init__.py" or p.parent != ROOT / "srcourse")
@@ -46,6 +46,7 @@ def test_a_file_imports_only_from_lower_floors_or_its_own_folder(path):
 
 
 ALLOWED = {
+    ("authoring", "instructors"),
     ("images", "files"),
     ("resize", "images"),
     ("cli", "grading"),
@@ -390,3 +391,21 @@ def test_environment_lists_what_is_needed():
 def test_whatever_the_tests_start_is_offline():
     script = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"  # an address that belongs to nobody
     assert "the tests work offline" in subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr
+
+
+def test_the_readmes_results_are_the_cards():
+    """Which test_models recomputes from the weights."""
+    text, rows = (ROOT / "README.md").read_text(encoding="utf-8"), 0
+    for scale, table in re.findall(r"\n\| ×(\d) \|[^\n]*Set5 \| Set14 \|\n((?:\|[^\n]*\n)+)", text):
+        for name, parameters, minutes, *cells in re.findall(r"\| `([\w-]+)` \| ([\d,]+) \| (\d+)[^|]* \| ([^|]+) \| ([^|]+) \|", table):
+            card = sr.models.card(name)
+            assert int(parameters.replace(",", "")) == sr.models.count_parameters(sr.models.load(name))
+            assert int(minutes) == round(card["minutes"])
+            for benchmark, cell in zip(("Set5", "Set14"), cells, strict=True):
+                entry = next(e for e in card["scores"] if e["benchmark"] == benchmark and e.get("scale", int(scale)) == int(scale))
+                told = [f"{entry['psnr']:.2f}", f"{entry['ssim']:.4f}", f"{entry['niqe_official']:.2f}"]
+                assert cell.strip().split(" / ") == told, (name, scale, benchmark)
+            rows += 1
+    assert rows >= 6
+    enlarging = {name for name in sr.models.shipped() if name != "nima_small"}
+    assert enlarging == set(re.findall(r"\n\| `([\w-]+)` \|", text))  # every network that ships has its row

@@ -155,6 +155,7 @@ class _Probe(Engine):
     counting, flops, operations, activation_bytes, seconds = False, 0.0, 0.0, 0, 0.0
 
     def steps(self) -> Iterator[int]:
+        """A warm-up, then as many as were asked for and every path needs, each between two looks at the clock or the counters."""
         by_path: dict[int, list[list[float]]] = {}
         wanted, step = self._paths(), 0
         yield step
@@ -198,6 +199,7 @@ class _Probe(Engine):
     judging = 0
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """As the engine does, and count it."""
         self.judging += sum(p.numel() for p in module.parameters())
         return super().place(module)
 
@@ -251,15 +253,18 @@ class _Kept:
         self.now, self.peak, self.holders = 0, 0, {}
 
     def pack(self, tensor: torch.Tensor):
+        """What autograd keeps in place of a tensor: one that tells when it goes. Weights are counted elsewhere."""
         if isinstance(tensor, torch.nn.Parameter) or not tensor.numel():
             return tensor
         return _Holder(tensor, self)
 
     @staticmethod
     def unpack(kept):
+        """The tensor again."""
         return kept.tensor if isinstance(kept, _Holder) else kept
 
     def change(self, storage: torch.UntypedStorage, by: int) -> None:
+        """One holder more, or one less."""
         key, before = storage.data_ptr(), self.holders.get(storage.data_ptr(), 0)
         self.holders[key] = before + by
         if before == 0:
