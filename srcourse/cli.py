@@ -259,7 +259,10 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8")
     try:
         app()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # typer makes an exit of the interrupt, without a word
+        if isinstance(end, SystemExit) and not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            raise
         _complain(KeyboardInterrupt("stopped"))
         sys.exit(130)
     except Exception as error:

@@ -81,6 +81,7 @@ class PatchBank:
         self.scale, self.patch, self.seed = scale, patch, seed
         self.flip, self.turn, self.half_turn, self.crops_per_image = flip, turn, half_turn, crops_per_image
         self.device = torch.device(device)
+        self._mapped: PreparedPhotos | None = None
         degradations = {scale: degrade or degradation.create("bicubic", scale), **(more or {})}
         self.side = patch // scale  # of the LR patches, at every scale
         largest = self.side * max(degradations)
@@ -89,20 +90,25 @@ class PatchBank:
             photos.require(degradations)
             for name, size in zip(photos.names, photos.sizes, strict=True):
                 check_size(name, size, degradations, largest, patch)
-            sizes = photos.sizes
+            self._mapped, sizes = photos, photos.sizes
+            digests, names = photos.digests, photos.names
             self.fingerprint = photos.digest(1) + "".join(photos.digest(s) for s in degradations)
             self._hr, *lr = (_settled(photos.table(s), self.device, limit, storage) for s in (1, *degradations))
             self._lr = dict(zip(degradations, lr, strict=True))
         else:
             hr_table, lr_tables, sizes = _Table(limit), {s: _Table(limit) for s in degradations}, []
-            for _, hr, lrs in degraded(photos, degradations, largest, patch=patch, progress=progress):
+            digests, names = [], []
+            for name, hr, lrs in degraded(photos, degradations, largest, patch=patch, progress=progress):
                 hr_table.append(hr)
+                names.append(name)
+                digests.append(hr_table.digest())
                 for s, lr in lrs.items():
                     lr_tables[s].append(lr)
                 sizes.append(hr.shape[-2:])
             self.fingerprint = hr_table.digest() + "".join(table.digest() for table in lr_tables.values())
             self._hr, self._lr = hr_table.finish(self.device), {s: table.finish(self.device) for s, table in lr_tables.items()}
         self.count = len(sizes)
+        self.photos = [list(photo) for photo in zip(names, digests, strict=True)]  # a digest is of all pixels up to there
         sizes = torch.tensor(sizes)
         self._heights, self._widths = sizes[:, 0], sizes[:, 1]  # in HR pixels
         areas = self._heights * self._widths
@@ -125,6 +131,8 @@ class PatchBank:
         scale = self.scale if scale is None else scale
         if scale not in self._lr:
             raise ValueError(f"scale is {scale}: this bank has {', '.join(map(str, self._lr))}")
+        if self._mapped is not None:
+            self._mapped.check_length()
         if size % world:
             raise ValueError(f"a batch of {size} cannot be cut into {world} equal slices: choose a multiple of {world}")
         where = self._draw(step, size, scale)

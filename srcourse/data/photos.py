@@ -101,7 +101,7 @@ class Benchmark(Sequence[Pair]):
         index %= len(self)
         name = self._hr.names[index] if isinstance(self._hr, Photos) else str(index)
         try:
-            hr = images.crop_to_multiple(self._hr[index], self.scale)
+            hr = images.crop_to_multiple(images.check(self._hr[index]), self.scale)
         except ValueError as error:
             raise ValueError(f"{name} of {self.name} cannot be used: {error}") from None
         if self._lr is None:

@@ -41,6 +41,8 @@ class PreparedPhotos(Photos):
 
     def __init__(self, path: Path, about: dict, count: int | None = None):
         self.path, self._about = path, about
+        self._file = open(path, "rb")  # noqa: SIM115 - as long as its pixels are mapped
+        self._length = os.fstat(self._file.fileno()).st_size
         count = len(about["names"]) if count is None else count
         self.sizes = [tuple(size) for size in about["sizes"][:count]]  # of the HR images: (height, width)
         ends = np.cumsum([0, *(height * width for height, width in self.sizes)])
@@ -65,16 +67,27 @@ class PreparedPhotos(Photos):
         return [int(scale) for scale in self._about["made"]]
 
     def _photo(self, index: int, ends: np.ndarray) -> torch.Tensor:
+        self.check_length()
         height, width = self.sizes[index]
         return self._hr[ends[index] : ends[index + 1]].reshape(height, width, 3).permute(2, 0, 1).contiguous() / 255
 
     def table(self, scale: int) -> torch.Tensor:
         """The pixels at 1/scale, photo after photo: (pixels, 3) uint8, mapped from the file; not to be written to."""
         pixels = sum(height * width for height, width in self.sizes) // scale**2
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self._about["tables"][str(scale)]["start"], shape=(pixels, 3))
+        mapped = np.memmap(self._file, dtype=np.uint8, mode="r", offset=self._about["tables"][str(scale)]["start"], shape=(pixels, 3))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(mapped)
+
+    def check_length(self) -> None:
+        """``ValueError`` if the file was cut short since it was mapped: reading beyond its end would kill the process."""
+        if os.fstat(self._file.fileno()).st_size < self._length:
+            raise ValueError(f"{self.path} was cut short while it was in use: make it again with data_scripts/prepare.py")
+
+    @property
+    def digests(self) -> list[str]:
+        """For each photo, the short fingerprint of all HR pixels up to its last."""
+        return self._about["tables"]["1"]["digests"][: len(self)]
 
     def digest(self, scale: int) -> str:
         """The short fingerprint of a table, as a bank in memory would compute it."""

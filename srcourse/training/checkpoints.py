@@ -5,6 +5,7 @@ A checkpoint is a folder ``step_00001000`` with every network as safetensors, ev
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -49,9 +50,12 @@ class Checkpoints:
                 values["state"] = {
                     index: {sys.intern(word): value for word, value in values["state"][index].items()} for index in sorted(values["state"])
                 }
-                torch.save(values, partial / f"{name}.optimizer.pt")
+                content = io.BytesIO()  # torch's own writing of files does not tell a full disk from other trouble
+                torch.save(values, content)
+                (partial / f"{name}.optimizer.pt").write_bytes(content.getbuffer())
             checksums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
-            (partial / _STATE).write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1), encoding="utf-8")
+            state = {**state, "step": step, "checksums": checksums}
+            (partial / _STATE).write_text(json.dumps({**state, "checksum": _checksum_of(state)}, indent=1), encoding="utf-8")
             for path in [*partial.iterdir(), partial]:
                 sync(path)
             if final.exists():  # a run that was resumed at this very step
@@ -79,25 +83,38 @@ class Checkpoints:
     def intact(self, step: int) -> bool:
         """Whether a checkpoint is there, complete and unchanged."""
         try:
-            state = self.state(step)
-            complete = isinstance(state["recipe"], dict) and isinstance(state["best"], dict) and float(state["seconds"]) >= 0
-            files = state["checksums"]
-            return complete and len(files) > 0 and all(_checksum(self._path(step) / name) == sum_ for name, sum_ in files.items())
+            state, path = self.state(step), self._path(step)
+            if state.pop("checksum", None) not in (None, _checksum_of(state)):  # a checkpoint of an older version has none
+                return False
+            files, found = state["checksums"], {file.name for file in path.glob("[!.]*") if file.suffix in (".safetensors", ".pt")}
+            return _is_complete(state, step) and found == set(files) and all(_checksum(path / name) == files[name] for name in files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def load(self, step: int, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
-        """Put a checkpoint's weights and optimizer states into those of the run."""
+        """Put a checkpoint's weights and optimizer states into those of the run; ``ValueError`` names the file that does not fit."""
         path = self._path(step)
-        for name, network in networks.items():
-            network.load_state_dict(load_file(path / f"{name}.safetensors"))
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(torch.load(path / f"{name}.optimizer.pt", map_location="cpu", weights_only=True))
+        file = path
+        try:
+            for name, network in networks.items():
+                file = path / f"{name}.safetensors"
+                network.load_state_dict(load_file(file))
+            for name, optimizer in optimizers.items():
+                file = path / f"{name}.optimizer.pt"
+                optimizer.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+                _check_shapes(optimizer)
+        except Exception as error:  # what torch, safetensors and the unpickler make of it
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(
+                f"{file.name} of the checkpoint of step {step} in {self.folder.parent} does not fit this run ({reason}): "
+                f"move the folder {path.name} away to go on from the checkpoint before, or choose another folder"
+            ) from error
 
-    def prune(self, best_step: int | None) -> None:
-        """Keep the last two checkpoints and the best; clear what an interrupted write left behind."""
-        for step in self.steps()[:-2]:
-            if step != best_step:
+    def prune(self, best_step: int | None, newest: int) -> None:
+        """Keep the best checkpoint and the last two up to `newest`; clear later ones, which were passed over as damaged, and leftovers."""
+        last = [step for step in self.steps() if step <= newest][-2:]
+        for step in self.steps():
+            if step not in (*last, best_step):
                 _remove(self._path(step))
         self.clear_leftovers()
 
@@ -117,6 +134,31 @@ def _remove(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(path, aside)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_complete(state: dict[str, Any], step: int) -> bool:
+    best = state["best"]
+    return (
+        state["step"] == step
+        and isinstance(state["recipe"], dict)
+        and isinstance(state["data"], str)
+        and isinstance(state["seconds"], int | float)
+        and len(state["checksums"]) > 0
+        and {"step", "waited"} < best.keys()
+        and isinstance(best["waited"], int)
+        and all(value is None or isinstance(value, int | float) for value in best.values())
+    )
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, its weight {tuple(parameter.shape)}")
+
+
+def _checksum_of(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _checksum(path: Path) -> str:

@@ -6,6 +6,8 @@ stands only what its paper's algorithm box says. Under the hood are accelerate a
 
 import contextlib
 import errno
+import hashlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -89,6 +92,7 @@ class Engine:
         self._check_slices("data.batch", recipe.data.batch)
         self.networks: dict[str, nn.Module] = {}  # as they are saved: without the wrappers of DDP and compile
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._validation_photos: list[list[str]] = []  # [name, fingerprint] of each
         self._judges: list[str] = []  # fingerprints of the networks that only judge
         self._unwrapped: set[int] = set()  # parameters whose gradients no wrapper shares among the processes
         self._waiting: list[torch.optim.Optimizer] = []  # those that move once the last piece was seen
@@ -125,6 +129,7 @@ class Engine:
         degrade = self.recipe.degradation()
         scale = self.recipe.enlargement
         self.validation = Benchmark("validation", scale, validation, degrade=degrade)
+        seen = []
         for i in range(self.rank, len(self.validation), self.world):
             pair = self.validation[i]  # a photo that cannot be used is named now, not at the first validation
             if pair.hr.ndim != 3 or pair.hr.shape[0] != 3:
@@ -133,6 +138,9 @@ class Engine:
                 )
             if min(pair.hr.shape[-2:]) <= 2 * scale:
                 raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * scale} pixels a side")
+            seen.append([i, [pair.name, _fingerprint(pair.hr)]])
+        shares = gather_object(seen) if self.world > 1 else seen
+        self._validation_photos = [photo for _, photo in sorted(shares)]
         self.bank = PatchBank(
             photos,
             scale=scale,
@@ -198,7 +206,8 @@ class Engine:
         With `scale`, one of several: LR patches of the same size, and HR patches as large as it makes them.
         """
         rank, world = self.slice
-        return self.bank.batch(step, self.recipe.data.batch, scale=scale, rank=rank, world=world)
+        with self._reading():
+            return self.bank.batch(step, self.recipe.data.batch, scale=scale, rank=rank, world=world)
 
     @property
     def slice(self) -> tuple[int, int]:
@@ -290,9 +299,10 @@ class Engine:
         last = step == recipe.steps
         logging, validating, saving = (step % n == 0 for n in (recipe.log_every, recipe.validate_every, recipe.checkpoint_every))
         # processes agree on when to stop: at every step if there is one, at the log's pace if there are more
-        self.out_of_time = recipe.minutes is not None and running > 60 * recipe.minutes
-        wish = self._stop.requested or self.out_of_time
-        stop = wish if self.world == 1 else bool(logging and self._any_process(wish))
+        signalled, self.out_of_time = self._stop.requested, recipe.minutes is not None and running > 60 * recipe.minutes
+        if self.world > 1:
+            signalled, self.out_of_time = self._any_process(signalled, self.out_of_time) if logging else (False, False)
+        stop = signalled or self.out_of_time
         if not (logging or validating or saving or last or stop):
             return False
         self._check_finite()
@@ -304,10 +314,11 @@ class Engine:
             exhausted, improved = self._judge(row[self.quality])
             saving |= improved
         bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key not in ("step", "seconds", "learning_rate")})
-        self.history.append(row)
+        with self.writing("history.jsonl"):
+            self.history.append(row)
         if saving or last or stop or exhausted:
             self._save()
-        self.interrupted = self._stop.requested and not last
+        self.interrupted = signalled and not last
         return stop or exhausted
 
     def _check_finite(self, newest_only: bool = False) -> None:
@@ -316,10 +327,41 @@ class Engine:
             wrong = self._broken_weight()
         if wrong is not None:
             step, name, value = wrong
-            saved = self.checkpoints.steps() if self.out is not None else []
-            left = f"the last good checkpoint is step {saved[-1]} in {self.out}" if saved else "there is no checkpoint"
             advice = "lower optimizer.learning_rate or set optimizer.clip"
-            raise TrainingError(f"{name} is {value} at step {step}: training stopped, {left}; {advice}")
+            raise TrainingError(f"{name} is {value} at step {step}: training stopped, {self._left()}; {advice}")
+
+    def _left(self, noun: str = "checkpoint") -> str:
+        """What a run that stops leaves to go on from."""
+        saved = [step for step in self.checkpoints.steps() if step <= self.step] if self.out is not None else []  # later ones are damaged
+        return f"the last good {noun} is step {saved[-1]} in {self.out}" if saved else f"there is no {noun}"
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Around what reads photos while the run goes on: one that is gone or spoilt stops it in one line."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            advice = "put back what was there, then --resume"
+            raise TrainingError(f"{error} - found at step {self.step}: training stopped, {self._left()}; {advice}") from error
+
+    @contextlib.contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Around what writes to the run's folder."""
+        try:
+            yield
+        except Exception as error:  # OSError, or what safetensors and torch make of it
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            advice = "free some disk space" if full or "os error" in str(error).lower() else "see to the folder"
+            left = self._left("one" if what.startswith("the checkpoint") else "checkpoint")
+            raise TrainingError(f"cannot write {what} in {self.out} ({error}): {left}; {advice}, then --resume") from error
+
+    def explained(self, error: RuntimeError) -> RuntimeError:
+        """The error, or, if it means that another process of the run is gone, one that says so."""
+        lost = isinstance(error, torch.distributed.DistError) or re.search(r"gloo|nccl|closed by peer|reset by peer", str(error), re.I)
+        if self.world == 1 or isinstance(error, TrainingError) or not lost:
+            return error
+        advice = "see what it said, then start all of them again with --resume"
+        return TrainingError(f"another process of this run is gone at step {self.step}: training stopped, {self._left()}; {advice}")
 
     def _broken_weight(self) -> tuple[int, str, float] | None:
         """(step, name, value) of a network that a step with finite losses has broken: its checkpoint would be worthless."""
@@ -334,7 +376,10 @@ class Engine:
         model = self.averaged.module if self.averaged is not None else self.networks[self.result]
         total = torch.zeros(2, dtype=torch.float64)
         for i in range(self.rank, len(self.validation), self.world):
-            pair = self.validation[i]
+            with self._reading():
+                pair = self.validation[i]
+                if _fingerprint(pair.hr) != self._validation_photos[i][1]:
+                    raise ValueError(f"validation photo {pair.name} is another one than at the start")
             sr = upscale(model, pair.lr, tile=_VALIDATION_TILE, passes=self.recipe.passes)
             total += torch.tensor([metrics.psnr(sr, pair.hr, border=self.validation.scale), 1.0], dtype=torch.float64)
         # float32 on the wire: MPS has no float64
@@ -356,9 +401,10 @@ class Engine:
         self.best["waited"] += 1
         return self.recipe.patience is not None and self.best["waited"] >= self.recipe.patience, False
 
-    def _any_process(self, wish: bool) -> bool:
-        votes = self.accelerator.reduce(torch.tensor([float(wish)], device=self.device), "sum")
-        return votes.item() > 0
+    def _any_process(self, *wishes: bool) -> list[bool]:
+        """For each wish, whether any process has it."""
+        votes = self.accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=self.device), "sum")
+        return [vote > 0 for vote in votes.tolist()]
 
     # --- folders and checkpoints ------------------------------------------------------------------------------
 
@@ -373,8 +419,10 @@ class Engine:
             if damaged and self.main:
                 print(f"checkpoint {damaged[0]} is damaged and was passed over: going on from step {step}")
         if self.main and self.out is not None:
-            self.history.begin(self.step)
-            write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
+            with self.writing("recipe.json"):  # before the history: a folder with a recipe alone is one to go on in
+                write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
+            with self.writing("history.jsonl"):
+                self.history.begin(self.step)
         self.accelerator.wait_for_everyone()
         if self.progress:
             print(plan(self))
@@ -382,14 +430,20 @@ class Engine:
     def _restore(self, step: int) -> None:
         state = self.checkpoints.state(step)
         now, then = self.recipe.model_dump(mode="json"), state["recipe"]
-        with contextlib.suppress(ValueError):  # a recipe of an older version lacks fields: they had their defaults
+        try:  # a recipe of an older version lacks fields: they had their defaults
             then = parse(then).model_dump(mode="json")
+        except ValueError as error:
+            if str(error).startswith("a recipe has no key"):
+                raise ValueError(f"{self.out} was trained by another version of srcourse ({error}): choose another folder") from None
         changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
         if changed:
             difference = _difference(changed[0], then.get(changed[0]), now[changed[0]])
             raise ValueError(f"{self.out} was trained with another recipe ({difference}): choose another folder")
-        if state["data"] != self.bank.fingerprint:
-            raise ValueError(f"{self.out} was trained on other photos than these: resume with the same ones, or choose another folder")
+        photos, before = self.bank.photos + self._validation_photos, state.get("photos", []) + state.get("validation", [])
+        if state["data"] != self.bank.fingerprint or state.get("validation", self._validation_photos) != self._validation_photos:
+            which = f" ({_changed(before, photos)})" * bool(before)
+            advice = "resume with the same ones, or choose another folder"
+            raise ValueError(f"{self.out} was trained on other photos than these{which}: {advice}")
         if state.get("judges", self._judges) != self._judges:
             raise ValueError(f"{self.out} was trained with another judge or feature network: put that one back, or choose another folder")
         self.checkpoints.load(step, self._saved_networks(), self.optimizers)
@@ -406,21 +460,15 @@ class Engine:
             state = {
                 "recipe": self.recipe.model_dump(mode="json"),
                 "data": self.bank.fingerprint,
+                "photos": self.bank.photos,
+                "validation": self._validation_photos,
                 "judges": self._judges,
                 "seconds": self.seconds,
                 "best": self.best,
             }
-            try:
+            with self.writing(f"the checkpoint of step {self.step}"):
                 self.checkpoints.save(self.step, self._saved_networks(), self.optimizers, state)
-                self.checkpoints.prune(self.best["step"])
-            except Exception as error:  # OSError, or what safetensors and torch make of it
-                saved = self.checkpoints.steps()
-                left = f"the last good one is step {saved[-1]}" if saved else "there is none yet"
-                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                advice = "free some disk space" if full or "os error" in str(error).lower() else "see to the folder"
-                raise TrainingError(
-                    f"cannot write the checkpoint of step {self.step} in {self.out} ({error}): {left}; {advice}, then --resume"
-                ) from error
+                self.checkpoints.prune(self.best["step"], self.step)
         self.accelerator.wait_for_everyone()
 
     def best_model(self) -> nn.Module:
@@ -444,6 +492,20 @@ class Engine:
         """Give the folder free for others."""
         if self._folder is not None:
             self._folder.release()
+
+
+def _fingerprint(image: torch.Tensor) -> str:
+    return hashlib.sha256(image.contiguous().cpu().numpy()).hexdigest()[:8]
+
+
+def _changed(before: list[list[str]], photos: list[list[str]]) -> str:
+    """Which of the photos, [name, fingerprint] each, is not as before."""
+    names, now = ([name for name, _ in some] for some in (before, photos))
+    for some, others, how in ((names, now, "is missing"), (now, names, "is new")):
+        for name in some:
+            if name not in others:
+                return f"{name} {how}"
+    return next((f"{a[0]} changed" for a, b in zip(before, photos, strict=False) if a != b), "their number or order changed")
 
 
 def _difference(key: str, then: Any, now: Any) -> str:

@@ -1,11 +1,13 @@
 """A run's folder: whose it is. One process at a time writes to it, and no run overwrites another."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from srcourse.files import PARTIAL
 from srcourse.training.checkpoints import Checkpoints
 
 
@@ -31,14 +33,21 @@ class RunFolder:
         except Timeout:
             raise ValueError(f"{path} is in use by another training run: wait for it, or choose another folder") from None
         checkpoints.clear_leftovers()
+        for leftover in path.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote a file
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
     def release(self) -> None:
         """Give the folder free for others. What this run wrote before it failed in its first steps goes away again."""
         with contextlib.suppress(OSError):  # whatever went wrong before is what the user must hear of
             self._tidy()
+        if os.name != "nt":  # while it is held: later, the file may be the next run's lock
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
         self._lock.release()
         with contextlib.suppress(OSError):
-            (self.path / ".lock").unlink()
+            if os.name == "nt":  # where a file in use cannot be removed, nor one that the next run holds
+                (self.path / ".lock").unlink()
             if self._before is None:
                 self.path.rmdir()  # only if nothing is in it
 

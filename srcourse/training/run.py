@@ -117,7 +117,11 @@ def train(
         method(engine)
         model = engine.best_model()
         if folder is not None and engine.main:
-            models.save(model, folder / "model.safetensors", card=_card(engine))
+            with engine.writing("model.safetensors"):
+                models.save(model, folder / "model.safetensors", card=_card(engine))
+    except RuntimeError as error:
+        explained = engine.explained(error)
+        raise explained from (None if explained is error else error)
     finally:
         engine.release()
     if progress and engine.main:

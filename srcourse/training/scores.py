@@ -41,6 +41,7 @@ class RatedCrops:
         return len(self.ratings)
 
     nbytes = 0  # nothing is kept in memory
+    photos: list[list[str]] = []  # nor looked at before it is used
 
     def batch(
         self, step: int, size: int, *, rank: int = 0, world: int = 1, following: tuple[int, int] | None = None
@@ -90,7 +91,8 @@ class ScoreEngine(Engine):
         rank, world = self.slice
         last = self._piece == self.pieces - 1
         following = (step + 1, rank - self._piece) if last else (step, rank + 1)
-        return self.bank.batch(step, size, rank=rank, world=world, following=following)
+        with self._reading():
+            return self.bank.batch(step, size, rank=rank, world=world, following=following)
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -100,8 +102,9 @@ class ScoreEngine(Engine):
         count = len(self.validation)
         predicted = torch.zeros(count, device=self.device)
         for i in range(self.rank, count, self.world):
-            rating = self.validation[i]
-            image = _centre(_at_least(rating.image, self.recipe.data.patch, rating.name), self.recipe.data.patch)
+            with self._reading():
+                rating = self.validation[i]
+                image = _centre(_at_least(rating.image, self.recipe.data.patch, rating.name), self.recipe.data.patch)
             predicted[i] = mean_score(network(image[None].to(self.device)))[0]
         if self.world > 1:
             predicted = self.accelerator.reduce(predicted, "sum")
