@@ -1,10 +1,10 @@
-"""Train the course's own feature network on a folder of photographs: no labels from outside, no download.
+"""Train a small feature network for perceptual losses on a folder of photographs: no labels from outside, no download.
 
-    python data_scripts/fit_features.py PHOTOS --out vgg19_course.safetensors
+    python data_scripts/fit_features.py PHOTOS --out vgg19_small.safetensors
 
 A VGG19 with an eighth of the channels learns to tell which distortion a patch has, and how strong it is: it has to see edges, noise,
-blocks and ringing to know. The last photographs are kept to measure on. The file that ships was made so; take yours with
-``PerceptualLoss(weights="vgg19_course.safetensors")``.
+blocks and ringing to know. The last photographs are kept to measure on. Take the file with
+``PerceptualLoss(weights="vgg19_small.safetensors")``.
 """
 
 import datetime
@@ -20,11 +20,12 @@ import torch.nn.functional as F
 import typer
 from scipy.stats import spearmanr
 from torch import nn
+from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
 
 from srcourse import data, images
 from srcourse.data.ratings import DISTORTIONS, distort
-from srcourse.losses.perceptual import VGGFeatures, narrow_front, save_features
+from srcourse.losses.perceptual import IMAGENET_MEAN, IMAGENET_STD, narrow_front, save_features
 from srcourse.seeds import generator
 
 PATCH, BATCH, RATE = 48, 32, 1e-3
@@ -59,19 +60,19 @@ def batch(photos: Sequence[torch.Tensor], seed: int, step: int) -> tuple[torch.T
         kinds.append(int(kind * len(DISTORTIONS)))
         levels.append(level)
         patches.append(images.quantize(distort(patch, DISTORTIONS[kinds[-1]], level, seed=step * BATCH + i)))
-    return VGGFeatures.normalised(torch.stack(patches)), torch.tensor(kinds), torch.tensor(levels, dtype=torch.float32)
+    return normalize(torch.stack(patches), IMAGENET_MEAN, IMAGENET_STD), torch.tensor(kinds), torch.tensor(levels, dtype=torch.float32)
 
 
 def main(
     photos: Annotated[Path, typer.Argument(help="Folder of photographs of at least 48 pixels a side.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("vgg19_course.safetensors"),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("vgg19_small.safetensors"),
     steps: Annotated[int, typer.Option(help="Training steps of 32 patches.", min=1)] = 6000,
     divisor: Annotated[int, typer.Option(help="VGG19's channels are divided by this.", min=1, max=64)] = 8,
     held_out: Annotated[int, typer.Option(help="How many photographs, the last by name, are kept to measure on.", min=1)] = 24,
     description: Annotated[str, typer.Option(help="What the photographs are, for the card.")] = "",
     seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
 ) -> None:
-    """Train the course's own feature network on a folder of photographs."""
+    """Train a small feature network for perceptual losses on a folder of photographs."""
     source = data.photos(photos)
     if len(source) <= held_out:
         raise ValueError(f"{photos} holds {len(source)} photos, {held_out} are kept to measure on: expected more, or lower --held-out")

@@ -445,8 +445,9 @@ def ends_as(folder: Path, expected: Path, steps: int = SHORT) -> None:
         "model.safetensors",
         "recipe.json",
     }
-    saved = Checkpoints(folder / "checkpoints")
-    assert saved.steps() == Checkpoints(expected / "checkpoints").steps() and all(map(saved.intact, saved.steps()))
+    saved, wanted = Checkpoints(folder / "checkpoints"), Checkpoints(expected / "checkpoints").steps()
+    # one that was to be cleared away may be left, where a kill came between the last checkpoint and that
+    assert set(wanted) <= set(saved.steps()) and len(saved.steps()) <= len(wanted) + 1 and all(map(saved.intact, saved.steps()))
     assert all(path.name.startswith("step_") for path in saved.folder.iterdir())
 
 

@@ -1,5 +1,6 @@
 """Losses: against closed forms and independent implementations, finite where the plain formulas are not."""
 
+import importlib.util
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import srcourse as sr
+from conftest import ROOT
 from srcourse import losses
 from srcourse.losses.perceptual import layer_names
 
@@ -310,3 +312,23 @@ def test_nothing_is_broadcast_in_the_losses_of_opinions():
     assert sr.losses.squared_emd(half, half, root=True).item() < 1e-6
     with pytest.raises(ValueError, match=r"expected a sequence of names, such as \['relu1_1'\]"):
         sr.losses.perceptual.VGGFeatures(layers="relu1_1", weights="random")
+
+
+def test_a_narrow_vgg_of_ones_own_is_trained_and_taken(tmp_path):
+    """`data_scripts/fit_features.py` writes it; two steps show that it runs, not that it learns."""
+    for i in range(3):
+        sr.images.write(tmp_path / "photos" / f"{i}.png", sr.data.DeadLeaves(seed=1, size=64)[i])
+    spec = importlib.util.spec_from_file_location("fit_features", ROOT / "data_scripts" / "fit_features.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    words = {"out": tmp_path / "small.safetensors", "steps": 2, "divisor": 8, "held_out": 1, "description": "leaves", "seed": 0}
+    script.main(tmp_path / "photos", **words)
+    loss = losses.PerceptualLoss(weights=tmp_path / "small.safetensors")
+    widths = [layer.out_channels for layer in loss.features.front if isinstance(layer, torch.nn.Conv2d)]
+    assert widths == [8] * 2 + [16] * 2 + [32] * 4 + [64] * 8
+    one = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert loss(one, one) == 0 < loss(one.flip(-1), one)
+    with pytest.raises(ValueError, match=r"holds no weights of this VGG|has no weight"):
+        losses.PerceptualLoss("vgg16", "relu5_3", tmp_path / "small.safetensors")
+    with pytest.raises(ValueError, match="3 are kept to measure on: expected more"):
+        script.main(tmp_path / "photos", **{**words, "held_out": 3})

@@ -7,7 +7,6 @@ P000 takes VGG16's relu4_3, P001 VGG19's relu5_4 ("VGG54", Ledig et al. 2017) an
 import json
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from srcourse.models.weights import fill_features, pretrained
 NETWORKS = ("vgg16", "vgg19")
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block, before its pooling
 _CHANNELS = (64, 128, 256, 512, 512)  # of each block
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the weights expect
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which all weights expect
 _SEED = 0  # of the random weights
 
 
@@ -49,10 +48,10 @@ class VGGFeatures(nn.Module):
     network : "vgg16" or "vgg19"
     layers : sequence of str
         As `layer_names` lists them.
-    weights : "imagenet", "course", "random" or a path
-        torchvision's, downloaded at the first use; the course's own, which ship: a VGG19 with an eighth of the channels that learned
-        to tell distortions of photographs (``data_scripts/fit_features.py``); a fixed random draw (He's initialisation), the negative
-        control; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names.
+    weights : "imagenet", "random" or a path
+        torchvision's, downloaded at the first use; a fixed random draw (He's initialisation), for offline lessons and
+        tests; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names. A .safetensors file
+        may hold fewer channels, as ``data_scripts/fit_features.py`` makes it.
 
     Raises
     ------
@@ -79,12 +78,8 @@ class VGGFeatures(nn.Module):
         _fill(front, path)
         self.front = front.requires_grad_(False).to(memory_format=torch.channels_last)
         self._names = names[:depth]
-
-    @staticmethod
-    def normalised(images: torch.Tensor) -> torch.Tensor:
-        """Images in [0, 1] as the network takes them: without ImageNet's mean, over its deviation."""
-        mean, std = (images.new_tensor(three).view(3, 1, 1) for three in (_MEAN, _STD))
-        return (images - mean) / std
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         if images.ndim != 4 or images.shape[1] != 3:
@@ -92,7 +87,7 @@ class VGGFeatures(nn.Module):
         smallest = 2 ** sum(name.startswith("pool") for name in self._names)
         if min(images.shape[-2:]) < smallest:
             raise ValueError(f"the images are {images.shape[-2]}×{images.shape[-1]}: {self._names[-1]} needs {smallest} pixels a side")
-        x, found = self.normalised(images), {}
+        x, found = (images - self.mean) / self.std, {}
         for name, layer in zip(self._names, self.front, strict=True):
             x = layer(x)
             if name in self.layers:
@@ -101,7 +96,6 @@ class VGGFeatures(nn.Module):
 
     def __repr__(self) -> str:
         what = {
-            "course": "the course's own weights, an eighth of the channels",
             "random": f"random weights (seed {_SEED}), not trained on anything",
             "imagenet": "ImageNet weights",
         }
@@ -165,13 +159,9 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
         raise ValueError(f"there is no perceptual network {network!r}: expected one of {', '.join(NETWORKS)}")
     if weights == "random":
         return None
-    if weights == "course":
-        if network != "vgg19":
-            raise ValueError(f"the course trained a narrow vgg19, not {network}: take network='vgg19' with weights='course'")
-        return Path(str(resources.files("srcourse"))) / "losses" / "vgg19_course.safetensors"
     if weights != "imagenet":
         if not Path(weights).is_file():
-            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'course', 'random' or a file")
+            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'random' or a file")
         return Path(weights)
     address = torchvision.models.get_model_weights(network).DEFAULT.url
     return pretrained(address, f"the ImageNet weights of {network}", "take weights='random' (in a recipe: --set perceptual.weights=random)")
@@ -193,12 +183,6 @@ def save_features(front: nn.Sequential, path: str | os.PathLike, card: dict) -> 
     tensors = {f"features.{key}": tensor.detach().cpu().half().contiguous() for key, tensor in front.state_dict().items()}
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"srcourse": json.dumps(card)})
-
-
-def features_card(weights: str | os.PathLike = "course") -> dict:
-    """What `save_features` wrote beside the weights."""
-    with safe_open(find_weights("vgg19", weights), framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("srcourse", "{}"))
 
 
 def _divisor(path: Path | None) -> int:

@@ -341,6 +341,8 @@ class Engine:
         try:
             yield
         except (OSError, ValueError) as error:
+            if self.step == 0:
+                raise  # the photos never fitted
             advice = "put back what was there, then --resume"
             raise TrainingError(f"{error} - found at step {self.step}: training stopped, {self._left()}; {advice}") from error
 
