@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -38,7 +39,11 @@ from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine, TrainingError
 from srcourse.training.folder import RunFolder
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forks of one process")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forks of one process"),
+    # about ten minutes, and a fork may come at a moment when another thread of its parent holds a lock: a run that then waits for ever
+    pytest.mark.skipif(not os.environ.get("SRCOURSE_FAULTS"), reason="set SRCOURSE_FAULTS=1 to try the faults"),
+]
 
 EVERY = 3  # steps from one checkpoint to the next
 WHOLE = 48  # steps of the runs that are killed
@@ -154,9 +159,10 @@ def test_the_readme_tells_the_counts():
 def nursery() -> None:
     """Import and use everything once, then fork a run for each line of JSON; alone in its process, without threads."""
     sys.path.insert(0, str(ROOT))
-    from tqdm import tqdm
+    from tqdm.std import tqdm
 
     tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())  # its own is shared by all forks: one that is killed with it would stop the others
     torch.set_num_threads(1)
     leaf = sr.data.DeadLeaves(seed=1, size=64)[0]
     for kind in ("pixelwise", "GAN"):
@@ -266,6 +272,13 @@ class Run:
                 if self.status is not None:
                     os.close(pipe)
         return self.status is None
+
+    def until(self, ready, seconds: float = 300) -> None:
+        """Let it come so far, or to its end."""
+        limit = time.monotonic() + seconds
+        while self.running() and not ready():
+            assert time.monotonic() < limit, f"nothing came after {seconds} s: {self.output()}"
+            time.sleep(0.002)
 
     def send(self, number: int) -> None:
         if self.running():  # else the number may be another process's by now
@@ -490,8 +503,7 @@ def test_killed_at_random_moments(kind, runs, whole, photo_folder, tmp_path):
         last = newest(folder)
         run = runs.start(words(kind, folder, photo_folder, WHOLE))
         further = moments.choice((0, 1, 2))
-        while run.running() and newest(folder) < last + further * EVERY:
-            time.sleep(0.002)
+        run.until(lambda folder=folder, enough=last + further * EVERY: newest(folder) >= enough)
         time.sleep(moments.random() * (pace + 0.2 * (not further)))
         run.send(signal.SIGKILL)
         ended = run.end()
@@ -556,8 +568,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(kind, number, runs, who
     line = [words(kind, tmp_path / f"run{i}", photo_folder, WHOLE) for i in range(10)]
     for i in range(10):
         run = runs.start(line[i])
-        while run.running() and not newest(tmp_path / f"run{i}"):
-            time.sleep(0.002)
+        run.until(lambda i=i: newest(tmp_path / f"run{i}") > 0)
         run.send(number)
         done = run.end()
         if done.returncode:
@@ -1016,8 +1027,7 @@ def test_two_runs_in_one_folder(runs, whole, command, photo_folder, tmp_path):
     folder = tmp_path / "run"
     line = words("GAN", folder, photo_folder, WHOLE)
     first = runs.start(line)
-    while first.running() and not newest(folder):
-        time.sleep(0.002)
+    first.until(lambda: newest(folder) > 0)
     first.send(signal.SIGSTOP)  # so that it is there still when the second comes, however slow that is
     try:
         assert "is in use by another training run" in one_line(command(*line))
