@@ -41,7 +41,7 @@ from srcourse.training.folder import RunFolder
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forks of one process"),
-    # about ten minutes, and a fork may come at a moment when another thread of its parent holds a lock: a run that then waits for ever
+    # about ten minutes of kills: asked for, not waited for each time
     pytest.mark.skipif(not os.environ.get("SRCOURSE_FAULTS"), reason="set SRCOURSE_FAULTS=1 to try the faults"),
 ]
 
