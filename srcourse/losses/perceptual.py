@@ -24,6 +24,7 @@ _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each 
 _CHANNELS = (64, 128, 256, 512, 512)  # of each block
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which all weights expect
 _SEED = 0  # of the random weights
+_COURSE = Path(__file__).with_name("vgg19_course.safetensors")
 
 
 def layer_names(network: str = "vgg19") -> list[str]:
@@ -48,10 +49,11 @@ class VGGFeatures(nn.Module):
     network : "vgg16" or "vgg19"
     layers : sequence of str
         As `layer_names` lists them.
-    weights : "imagenet", "random" or a path
-        torchvision's, downloaded at the first use; a fixed random draw (He's initialisation), for offline lessons and
-        tests; or a file of your own (.safetensors, or .pth with plain tensors) with torchvision's names. A .safetensors file
-        may hold fewer channels, as ``data_scripts/fit_features.py`` makes it.
+    weights : "imagenet", "course", "random" or a path
+        torchvision's, downloaded at the first use; those that come with the course, a VGG19 with an eighth of the channels
+        which learned to tell distortions of photographs apart (``data_scripts/fit_features.py``), for work offline; a fixed
+        random draw (He's initialisation), for controls and tests; or a file of your own (.safetensors, or .pth with plain
+        tensors) with torchvision's names. A .safetensors file may hold fewer channels.
 
     Raises
     ------
@@ -98,6 +100,7 @@ class VGGFeatures(nn.Module):
         what = {
             "random": f"random weights (seed {_SEED}), not trained on anything",
             "imagenet": "ImageNet weights",
+            "course": "the course's own weights, an eighth of the channels",
         }
         return f"VGGFeatures({self.network}, {', '.join(self.layers)}, {what.get(self.weights, f'weights of {self.weights}')})"
 
@@ -159,12 +162,17 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
         raise ValueError(f"there is no perceptual network {network!r}: expected one of {', '.join(NETWORKS)}")
     if weights == "random":
         return None
+    if weights == "course":
+        if network != "vgg19":
+            raise ValueError(f"the course trained a narrow vgg19, not {network}: expected network='vgg19' with weights='course'")
+        return _COURSE
     if weights != "imagenet":
         if not Path(weights).is_file():
-            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'random' or a file")
+            raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'course', 'random' or a file")
         return Path(weights)
     address = torchvision.models.get_model_weights(network).DEFAULT.url
-    return pretrained(address, f"the ImageNet weights of {network}", "take weights='random' (in a recipe: --set perceptual.weights=random)")
+    otherwise = "take weights='random', or 'course' for vgg19 (in a recipe: --set perceptual.weights=course)"
+    return pretrained(address, f"the ImageNet weights of {network}", otherwise)
 
 
 def narrow_front(network: str = "vgg19", divisor: int = 1) -> nn.Sequential:

@@ -67,7 +67,7 @@ class PerceptualPart(_Part):
 
     network: Literal["vgg16", "vgg19"] = "vgg19"
     layer: str = "relu5_4"
-    weights: str = "imagenet"
+    weights: str = "imagenet"  # "course", "random", or a file
 
 
 class ScoresPart(_Part):
