@@ -1,6 +1,8 @@
 """Losses: against closed forms and independent implementations, finite where the plain formulas are not."""
 
 import importlib.util
+import itertools
+import json
 import math
 
 import pytest
@@ -9,12 +11,15 @@ import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
 
 import srcourse as sr
 from conftest import ROOT
 from srcourse import losses
-from srcourse.losses.perceptual import layer_names
+from srcourse.data.ratings import DISTORTIONS, distort
+from srcourse.losses.perceptual import find_weights, layer_names
 
 
 def logits(*shape, seed=0, scale=3.0):
@@ -332,3 +337,34 @@ def test_a_narrow_vgg_of_ones_own_is_trained_and_taken(tmp_path):
         losses.PerceptualLoss("vgg16", "relu5_3", tmp_path / "small.safetensors")
     with pytest.raises(ValueError, match="3 are kept to measure on: expected more"):
         script.main(tmp_path / "photos", **{**words, "held_out": 3})
+
+
+def test_the_courses_features_rank_what_random_ones_mix_up():
+    """On photos that they never saw: further away the stronger each distortion is, and that over all kinds at once."""
+    photos = [sr.images.sample(name)[:, 100:228, 150:278] for name in sr.data.TEST_SAMPLES]
+    levels = [0.2, 0.4, 0.6, 0.8, 1.0]  # whole steps of "pixels"
+    ranked = {}
+    for weights in ("course", "random"):
+        loss, distances = losses.PerceptualLoss(weights=weights), []
+        with torch.no_grad():
+            for kind in DISTORTIONS:
+                damaged = [[distort(photo, kind, level, seed=i) for i, photo in enumerate(photos)] for level in levels]
+                row = [loss(torch.stack(some), torch.stack(photos)).item() for some in damaged]
+                assert weights == "random" or all(a < b for a, b in itertools.pairwise(row)), (kind, row)
+                distances += row
+        ranked[weights] = spearmanr(distances, levels * len(DISTORTIONS)).statistic
+    assert ranked["course"] > 0.9 > ranked["random"] + 0.1
+
+
+def test_the_courses_features_are_a_narrow_vgg19():
+    loss = losses.PerceptualLoss(weights="course")
+    widths = [layer.out_channels for layer in loss.features.front if isinstance(layer, torch.nn.Conv2d)]
+    assert widths == [8] * 2 + [16] * 2 + [32] * 4 + [64] * 8
+    assert "course's own weights" in repr(loss.features)
+    with pytest.raises(ValueError, match="the course trained a narrow vgg19, not vgg16"):
+        losses.PerceptualLoss("vgg16", "relu4_3", "course")
+    file = find_weights("vgg19", "course")
+    assert file.stat().st_size < 4e6
+    with safe_open(file, framework="pt") as opened:
+        card = json.loads(opened.metadata()["srcourse"])
+    assert all(card["rank_correlation"][layer] > card["rank_correlation_untrained"][layer] + 0.1 for layer in card["rank_correlation"])

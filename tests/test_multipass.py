@@ -391,6 +391,11 @@ def test_a_judge_that_was_not_trained_is_replaced_and_told(leaves, capsys):
         sr.training.train(game(1, "four_pass.subjective=srresnet_small-x4"), leaves, progress=False)
 
 
+def test_a_road_that_is_left_out_is_not_decimated():
+    with pytest.raises(ValueError, match=r"four_pass.multi_pass: false leaves out: set one of both"):
+        game(2, "four_pass.multi_pass=false", "four_pass.decimate=true")
+
+
 def test_without_multi_pass_only_the_x4_path_learns(leaves):
     recipe = game(2, "four_pass.multi_pass=false", "data.hold_out=0")
     engine = Engine(recipe, leaves, progress=False)

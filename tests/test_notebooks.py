@@ -133,6 +133,7 @@ def test_exercises_stand_as_the_contract_says(folder, name):
             assert not cell.source.startswith("### Exercise"), cell.source[:60]
             continue
         found.append(match.group(1))
+        assert known[match.group(1)].points == len(match.group(2))  # a point for each dot of difficulty
         rest = notebook.cells[i + 1 :]
         stub = next(c for c in rest if c.cell_type == "code" and "exercise" in tags(c))
         after = rest[rest.index(stub) + 1 :]

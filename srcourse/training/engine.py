@@ -6,7 +6,6 @@ stands only what its paper's algorithm box says. Under the hood are accelerate a
 
 import contextlib
 import errno
-import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -28,15 +27,14 @@ from srcourse.inference import upscale
 from srcourse.models.weights import fingerprint, matching_state
 from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints
+from srcourse.training.continuing import image_fingerprint, refuse_another_run
 from srcourse.training.folder import RunFolder, refuse_foreign
 from srcourse.training.history import History
 from srcourse.training.interrupt import StopRequest
 from srcourse.training.plan import has_batch_norm, plan
-from srcourse.training.recipe import Recipe, parse
+from srcourse.training.recipe import Recipe
 
 _VALIDATION_TILE = 512  # LR pixels: large photos are validated in pieces
-# What may differ between a run and its continuation: how long it goes, and what is only watched.
-_FREE_TO_CHANGE = {"steps", "minutes", "log_every", "validate_every", "checkpoint_every", "patience", "keep", "title", "device"}
 
 
 class TrainingError(RuntimeError):
@@ -138,7 +136,7 @@ class Engine:
                 )
             if min(pair.hr.shape[-2:]) <= 2 * scale:
                 raise ValueError(f"validation photo {pair.name} is too small: expected more than {2 * scale} pixels a side")
-            seen.append([i, [pair.name, _fingerprint(pair.hr)]])
+            seen.append([i, [pair.name, image_fingerprint(pair.hr)]])
         shares = gather_object(seen) if self.world > 1 else seen
         self._validation_photos = [photo for _, photo in sorted(shares)]
         self.bank = PatchBank(
@@ -380,7 +378,7 @@ class Engine:
         for i in range(self.rank, len(self.validation), self.world):
             with self._reading():
                 pair = self.validation[i]
-                if _fingerprint(pair.hr) != self._validation_photos[i][1]:
+                if image_fingerprint(pair.hr) != self._validation_photos[i][1]:
                     raise ValueError(f"validation photo {pair.name} is another one than at the start")
             sr = upscale(model, pair.lr, tile=_VALIDATION_TILE, passes=self.recipe.passes)
             total += torch.tensor([metrics.psnr(sr, pair.hr, border=self.validation.scale), 1.0], dtype=torch.float64)
@@ -431,25 +429,19 @@ class Engine:
 
     def _restore(self, step: int) -> None:
         state = self.checkpoints.state(step)
-        now, then = self.recipe.model_dump(mode="json"), state["recipe"]
-        try:  # a recipe of an older version lacks fields: they had their defaults
-            then = parse(then).model_dump(mode="json")
-        except ValueError as error:
-            if str(error).startswith("a recipe has no key"):
-                raise ValueError(f"{self.out} was trained by another version of srcourse ({error}): choose another folder") from None
-        changed = [key for key in now if key not in _FREE_TO_CHANGE and now[key] != then.get(key)]
-        if changed:
-            difference = _difference(changed[0], then.get(changed[0]), now[changed[0]])
-            raise ValueError(f"{self.out} was trained with another recipe ({difference}): choose another folder")
-        photos, before = self.bank.photos + self._validation_photos, state.get("photos", []) + state.get("validation", [])
-        if state["data"] != self.bank.fingerprint or state.get("validation", self._validation_photos) != self._validation_photos:
-            which = f" ({_changed(before, photos)})" * bool(before)
-            advice = "resume with the same ones, or choose another folder"
-            raise ValueError(f"{self.out} was trained on other photos than these{which}: {advice}")
-        if state.get("judges", self._judges) != self._judges:
-            raise ValueError(f"{self.out} was trained with another judge or feature network: put that one back, or choose another folder")
+        refuse_another_run(self.out, state, self._identity())
         self.checkpoints.load(step, self._saved_networks(), self.optimizers)
         self.step, self.seconds, self.best = step, state["seconds"], state["best"]
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run must have in common with the one that it goes on from, as JSON."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": self.bank.fingerprint,
+            "photos": self.bank.photos,
+            "validation": self._validation_photos,
+            "judges": self._judges,
+        }
 
     def _saved_networks(self) -> dict[str, nn.Module]:
         extra = {"averaged": self.averaged} if self.averaged is not None else {}
@@ -459,15 +451,7 @@ class Engine:
         if self.out is None:
             return
         if self.main:
-            state = {
-                "recipe": self.recipe.model_dump(mode="json"),
-                "data": self.bank.fingerprint,
-                "photos": self.bank.photos,
-                "validation": self._validation_photos,
-                "judges": self._judges,
-                "seconds": self.seconds,
-                "best": self.best,
-            }
+            state = {**self._identity(), "seconds": self.seconds, "best": self.best}
             with self.writing(f"the checkpoint of step {self.step}"):
                 self.checkpoints.save(self.step, self._saved_networks(), self.optimizers, state)
                 self.checkpoints.prune(self.best["step"], self.step)
@@ -494,28 +478,6 @@ class Engine:
         """Give the folder free for others."""
         if self._folder is not None:
             self._folder.release()
-
-
-def _fingerprint(image: torch.Tensor) -> str:
-    return hashlib.sha256(image.contiguous().cpu().numpy()).hexdigest()[:8]
-
-
-def _changed(before: list[list[str]], photos: list[list[str]]) -> str:
-    """Which of the photos, [name, fingerprint] each, is not as before."""
-    names, now = ([name for name, _ in some] for some in (before, photos))
-    for some, others, how in ((names, now, "is missing"), (now, names, "is new")):
-        for name in some:
-            if name not in others:
-                return f"{name} {how}"
-    return next((f"{a[0]} changed" for a, b in zip(before, photos, strict=False) if a != b), "their number or order changed")
-
-
-def _difference(key: str, then: Any, now: Any) -> str:
-    """The first field that differs, in words: "loss_weights.adversarial was 0.1, now 0.2"."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        inner = next(name for name in {**then, **now} if then.get(name) != now.get(name))
-        return _difference(f"{key}.{inner}", then.get(inner), now.get(inner))
-    return f"{key} was {then}, now {now}"
 
 
 def _precision(wanted: str, device: torch.device) -> str:

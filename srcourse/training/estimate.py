@@ -213,7 +213,7 @@ def _probe(recipe: Recipe, patches: int, *, steps: int, counting: bool) -> Any:
         minutes=None,
         data=_changed(recipe.data, batch=patches, hold_out=0.0),
         optimizer=_changed(recipe.optimizer, accumulate=1),
-        perceptual=_changed(recipe.perceptual, weights="random"),
+        perceptual=_changed(recipe.perceptual, weights="course" if recipe.perceptual.weights == "course" else "random"),
         scores=_changed(recipe.scores, head_steps=0, backbone="random"),
         recursive=_changed(recipe.recursive, first_steps=0, replay=0.0),
     )

@@ -215,6 +215,10 @@ class Recipe(_Part):
             raise ValueError(f"method: {self.method} trains several paths, {self.model.name} has one: expected eusr")
         if self.method == "multi-pass" and (self.scale != 4 or (self.four_pass.multi_pass and generator.scales != (2, 4, 8))):
             raise ValueError("method: multi-pass needs scale: 4, and an eusr with scales: [2, 4, 8]")
+        if self.four_pass.decimate and not self.four_pass.multi_pass:
+            raise ValueError(
+                "four_pass.decimate is about the road over ×8, which four_pass.multi_pass: false leaves out: set one of both"
+            )
 
     def _check_losses(self) -> None:
         weights = self.loss_weights
