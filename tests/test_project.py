@@ -95,6 +95,13 @@ def test_importing_the_package_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_the_first_figure_waits_for_no_package_that_it_does_not_need():
+    """torchvision, accelerate and pandas take seconds to load."""
+    script = "import sys, srcourse as sr; sr.models.load('srresnet_small-x4'); sr.plots.compare; "
+    script += "print([name for name in ('torchvision', 'accelerate', 'pandas', 'torch._dynamo') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+
+
 def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -121,7 +128,7 @@ def test_the_version_stands_in_one_place_only():
 
 def test_readme_names_every_lesson_recipe_and_its_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "pip install uv && uv run jupyter lab notebooks/00_welcome.ipynb" in readme
+    assert "pip install uv && uv run jupyter lab --ServerApp.root_dir=. notebooks/00_welcome.ipynb" in readme
     assert "pip install uv && uv run pytest" in readme
     assert "pip install uv && uv run pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     from srcourse import authoring

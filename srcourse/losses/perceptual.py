@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -170,6 +169,8 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
         if not Path(weights).is_file():
             raise FileNotFoundError(f"there are no perceptual weights {str(weights)!r}: expected 'imagenet', 'course', 'random' or a file")
         return Path(weights)
+    import torchvision  # here, as it takes seconds to load, and few need it
+
     address = torchvision.models.get_model_weights(network).DEFAULT.url
     otherwise = "take weights='random', or 'course' for vgg19 (in a recipe: --set perceptual.weights=course)"
     return pretrained(address, f"the ImageNet weights of {network}", otherwise)

@@ -5,7 +5,6 @@ P002 §3.4 judges upscaled patches with two of them, trained on opinions about b
 """
 
 import torch
-import torchvision
 from torch import nn
 
 SCORES = 10  # 1, 2, … 10
@@ -45,6 +44,8 @@ class ScorePredictor(nn.Module):
             raise ValueError(f"width={width}, dropout={dropout}: expected a positive width, and a dropout from 0 to below 1")
         if not 1 <= blocks <= _BLOCKS or features < 1:
             raise ValueError(f"blocks={blocks}, features={features}: expected 1 to {_BLOCKS} blocks, and at least one feature")
+        import torchvision  # here, as it takes seconds to load: lesson 00's first figure does without
+
         layers = torchvision.models.mobilenet_v2(weights=None, width_mult=width).features  # the stem, the blocks, a 1×1 convolution
         if (blocks, features) != (_BLOCKS, _FEATURES):
             last = torchvision.ops.Conv2dNormActivation(layers[blocks].out_channels, features, 1, activation_layer=nn.ReLU6)

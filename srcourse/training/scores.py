@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 from srcourse.data import Ratings
@@ -144,6 +143,8 @@ def load_backbone(predictor: nn.Module, weights: str) -> None:
 def find_backbone(weights: str) -> Path:
     """The file of MobileNetV2's weights, downloaded where it must be; ``FileNotFoundError`` says what to do without a network."""
     if weights == "imagenet":
+        import torchvision  # here, as it takes seconds to load, and few need it
+
         address = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url
         return pretrained(address, "the ImageNet weights of mobilenet_v2", "take --set scores.backbone=random")
     if not Path(weights).is_file():
