@@ -3,25 +3,27 @@
 import contextlib
 import importlib
 import json
-import math
-import numbers
 import os
 import pkgutil
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 import srcourse.exercises
+from srcourse.exercises.comparing import close, in_its_form, is_number, mismatch, plain, show
 
 
 class Wrong(Exception):
     """An answer is wrong: what was tried, got and expected, and a hint."""
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "", error: str = ""):
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.error = hint, error  # `error`: the exception that the learner's function raised, if it did
 
 
 class Todo(Exception):
@@ -62,34 +64,42 @@ def same_function(
 ) -> Callable[[Any], None]:
     """A check that a function gives what `reference` gives on each of `cases()`, argument tuples, smallest first.
 
-    If it is wrong, and one of `mistakes` gives the same wrong result, that mistake's hint is shown.
+    If it is wrong, and one of `mistakes` gives the same wrong result, or raises the same error, that mistake's hint is shown.
     """
 
     def check_function(answer: Any) -> None:
         require(callable(answer), f"expected a function, got {show(answer)}", "Pass the function itself, without calling it.")
         for arguments in cases():
             expected = reference(*arguments)
-            got = call(answer, *arguments)
-            if close(got, expected, tolerance):
-                continue
-            shown = ", ".join(show(a) for a in arguments)
-            raise Wrong(f"with ({shown}): got {show(got)}, expected {show(expected)}", _hint(mistakes, arguments, got, tolerance))
+            try:
+                got = call(answer, *arguments)
+            except Wrong as wrong:
+                raise Wrong(str(wrong), _hint_to_error(mistakes, arguments, wrong.error) or wrong.hint) from None
+            if not close(got, expected, tolerance):
+                where = f"with ({', '.join(map(show, arguments))})"
+                raise differs(where, got, expected, _hint(mistakes, arguments, got, tolerance), tolerance)
 
     return check_function
 
 
-def value_near(compute: Callable[[], float], mistakes: Sequence[Mistake] = (), *, tolerance: float) -> Callable[[Any], None]:
-    """A check that a number is within `tolerance` of ``compute()``; the expected number is not given away."""
+def value_near(
+    compute: Callable[[], float], mistakes: Sequence[Mistake] = (), *, tolerance: float, below: str = "", above: str = ""
+) -> Callable[[Any], None]:
+    """A check that a number is within `tolerance` of ``compute()``; the expected number is not given away.
+
+    With a tolerance of 0 a whole number is asked for. `below` and `above` are hints to whoever gives too little or too much.
+    """
 
     def check_value(answer: Any) -> None:
-        answer = _plain(answer)
-        require(_is_number(answer), f"expected a number, got {show(answer)}")
-        if abs(float(answer) - compute()) <= tolerance:
+        answer = plain(answer)
+        require(is_number(answer), f"expected a number, got {show(answer)}")
+        require(tolerance > 0 or answer % 1 == 0, f"expected a whole number, got {show(answer)}")
+        answer, right = (int(answer), round(compute())) if tolerance == 0 else (float(answer), compute())
+        if abs(answer - right) <= tolerance:
             return
-        for mistake in mistakes:
-            if abs(float(answer) - mistake.answer) <= tolerance:
-                raise Wrong(f"{show(answer)} is not it", mistake.hint)
-        raise Wrong(f"{show(answer)} is not it (a tolerance of {tolerance:g} is allowed)")
+        hint = next((m.hint for m in mistakes if abs(answer - m.answer) <= tolerance), below if answer < right else above)
+        allowed = f" (a tolerance of {tolerance:g} is allowed)" if tolerance and not hint else ""
+        raise Wrong(f"{show(answer)} is not it{allowed}", hint)
 
     return check_value
 
@@ -107,22 +117,47 @@ def one_of(right: str, others: dict[str, str]) -> Callable[[Any], None]:
     return check_choice
 
 
+_ERRORS = {  # what the commonest errors want to say
+    "Boolean value of Tensor with more than one value": (
+        "`if`, `and` and `or` decide once, but a tensor holds many values: use torch.where(condition, this, that), or masks, & and |."
+    ),
+    "The truth value of an array with more than one element": (
+        "`if`, `and` and `or` decide once, but an array holds many values: use np.where(condition, this, that), or masks, & and |."
+    ),
+    "must match the size of tensor": "Two tensors of different sizes meet: print the .shape of both.",
+}
+
+
 def call(function: Callable, *arguments: Any) -> Any:
-    """Call the learner's function on copies; `Todo` for a stub, `Wrong` for an exception or a changed argument."""
+    """Call the learner's function on copies; `Todo` for a stub, `Wrong` for an exception, a changed argument or no result."""
     copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    where = f"with ({', '.join(map(show, arguments))})"
     try:
-        result = function(*copies)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # between libraries: nothing that a learner can mend
+            result = function(*copies)
     except NotImplementedError:
         raise Todo from None
     except (Exception, SystemExit) as error:
-        shown = ", ".join(show(a) for a in arguments)
-        raise Wrong(f"with ({shown}): it raised {type(error).__name__}: {error}") from None
-    if result is None or result is ...:
+        text = f"{type(error).__name__}: {error}"
+        hint = next((hint for words, hint in _ERRORS.items() if words in text), "")
+        raise Wrong(f"{where}: it raised {text}", hint, text) from None
+    if result is ...:
         raise Todo
+    require(result is not None, f"{where}: your function gave back None", "Is the `return` missing? print() only shows a value.")
     for copy, argument in zip(copies, arguments, strict=True):
         if isinstance(argument, torch.Tensor) and not torch.equal(copy, argument):
             raise Wrong("it changed its argument in place", "Work on a copy: x = x.clone(), or use x - y in place of x -= y.")
     return result
+
+
+def differs(where: str, got: Any, expected: Any, hint: str = "", tolerance: float = 1e-5) -> Wrong:
+    """The exception for a result that is not the expected one."""
+    if not hint and close(in_its_form(got, expected), expected, tolerance):
+        form = "a NumPy array" if isinstance(got, np.ndarray) else f"a {type(got).__name__}"
+        wanted = "a PyTorch tensor" if isinstance(expected, torch.Tensor) else "PyTorch tensors in it"
+        hint = f"The numbers are right, but this is {form}: return {wanted}."
+    return Wrong(f"{where}: {mismatch(got, expected, tolerance)}", hint)
 
 
 def require(condition: bool, message: str, hint: str = "") -> None:
@@ -131,58 +166,21 @@ def require(condition: bool, message: str, hint: str = "") -> None:
         raise Wrong(message, hint)
 
 
-def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
-    """Whether two numbers, tensors, strings, or sequences of them are equal up to `tolerance`."""
-    if isinstance(expected, torch.Tensor):
-        if not isinstance(got, torch.Tensor) or got.shape != expected.shape or got.is_complex():
-            return False
-        return bool(torch.allclose(got.double(), expected.double(), rtol=tolerance, atol=tolerance))
-    if isinstance(expected, str | bool):
-        return got == expected
-    if isinstance(expected, int | float):
-        got = _plain(got)
-        if not _is_number(got):
-            return False
-        return float(got) == float(expected) or math.isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
-    if isinstance(expected, tuple | list):
-        return isinstance(got, tuple | list) and len(got) == len(expected) and all(map(lambda g, e: close(g, e, tolerance), got, expected))
-    return got == expected
-
-
-def show(value: Any) -> str:
-    """A value in few words."""
-    try:
-        return _show(value)
-    except Exception:  # a learner's object may fail at anything, even at its own repr
-        return f"something of type {type(value).__name__}"
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        if value.numel() <= 4:
-            return f"tensor({[round(v, 5) for v in value.flatten().tolist()]}, shape {tuple(value.shape)})"
-        number = value.detach().double()
-        return f"tensor of shape {tuple(value.shape)}, {number.min():.4g} to {number.max():.4g}, mean {number.mean():.5g}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's numbers are Real too
-
-
-def _plain(value: Any) -> Any:
-    """A tensor or array of one number as that number."""
-    single = value.numel() == 1 if isinstance(value, torch.Tensor) else getattr(value, "size", 0) == 1
-    return value.item() if single else value
-
-
 def _hint(mistakes: Sequence[Mistake], arguments: tuple, got: Any, tolerance: float) -> str:
     for mistake in mistakes:
         with contextlib.suppress(Exception):
             if close(got, mistake.answer(*arguments), tolerance):
+                return mistake.hint
+    return ""
+
+
+def _hint_to_error(mistakes: Sequence[Mistake], arguments: tuple, error: str) -> str:
+    """The hint of a mistake that raises this error, whatever numbers stand in it."""
+    for mistake in mistakes if error else ():
+        try:
+            mistake.answer(*arguments)
+        except Exception as same:
+            if re.sub(r"\d+", "", f"{type(same).__name__}: {same}") == re.sub(r"\d+", "", error):
                 return mistake.hint
     return ""
 

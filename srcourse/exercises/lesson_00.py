@@ -12,6 +12,8 @@ def _upscaled_shape(shape: tuple[int, int, int], scale: int) -> tuple[int, int, 
 
 
 _SHAPE_MISTAKES = (
+    Mistake(lambda shape, scale: (3, shape[1] * scale, shape[2] * scale), "Take the number of channels from `shape`: it is not always 3."),
+    Mistake(lambda shape, scale: (shape[0], shape[1] * 4, shape[2] * 4), "Multiply by `scale`: it is not always 4."),
     Mistake(lambda shape, scale: tuple(side * scale for side in shape), "The colours are not upscaled: three stay three."),
     Mistake(lambda shape, scale: (shape[0], shape[1] + scale, shape[2] + scale), "A scale multiplies; it does not add."),
     Mistake(lambda shape, scale: (shape[0], shape[1] * scale, shape[2]), "Both sides grow: the width too."),
@@ -25,6 +27,10 @@ def _mean_gain(method: dict[str, float], baseline: dict[str, float]) -> float:
 _GAIN_MISTAKES = (
     Mistake(lambda method, baseline: -_mean_gain(method, baseline), "The sign is turned round: a better method has a positive gain."),
     Mistake(lambda method, baseline: _mean_gain(method, baseline) * len(method), "That is the sum: divide by the number of photos."),
+    *(
+        Mistake(lambda m, b, n=n: _mean_gain(m, b) * len(m) / n, f"Divide by the number of photos, len(method): it is not always {n}.")
+        for n in (3, 2)
+    ),
     Mistake(lambda method, baseline: max(method[n] - baseline[n] for n in method), "That is the best photo's gain: take the mean of all."),
 )
 
@@ -44,7 +50,7 @@ def _smallest_level() -> int:
 
 _LEVEL_MISTAKES = (
     Mistake(0, "Without noise the network wins."),
-    Mistake(10, "At 10 bicubic wins already: look for the smallest such level."),
+    Mistake(10, "At 10 bicubic wins already, but a smaller level will do."),
 )
 
 EXERCISES = [
@@ -72,8 +78,10 @@ EXERCISES = [
         same_function(
             _mean_gain,
             lambda: [
+                ({"a": 30.0, "b": 26.0}, {"a": 29.0, "b": 26.5}),
                 ({"a": 30.0, "b": 26.0}, {"a": 29.0, "b": 27.0}),
-                ({"a": 28.0, "b": 31.5, "c": 30.0}, {"c": 28.0, "a": 27.5, "b": 30.0}),
+                ({"a": 28.0, "b": 31.5, "c": 30.0}, {"c": 27.0, "a": 27.5, "b": 30.75}),
+                ({"a": 28.0, "b": 31.5, "c": 30.0, "d": 25.0}, {"c": 28.0, "d": 25.5, "a": 27.5, "b": 30.0}),
             ],
             _GAIN_MISTAKES,
         ),
@@ -89,7 +97,13 @@ EXERCISES = [
     Exercise(
         "00.4",
         "a little noise is enough to turn the tables",
-        value_near(lambda: float(_smallest_level()), _LEVEL_MISTAKES, tolerance=0.5 - 1e-9),
+        value_near(
+            _smallest_level,
+            _LEVEL_MISTAKES,
+            tolerance=0,
+            below="Up to there the network still wins: try more noise.",
+            above="A smaller level will do.",
+        ),
         _LEVEL_MISTAKES,
         points=2,
     ),

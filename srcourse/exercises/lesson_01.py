@@ -58,12 +58,19 @@ def _bell(size: int, exponent: float, *, middle: float | None = None, normalise:
     return kernel / kernel.sum() if normalise else kernel
 
 
+def _line(size: int, sigma: float) -> torch.Tensor:
+    return torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / sigma) ** 2)
+
+
+_SQUARE = "That is one row: the kernel is a square, size × size. Multiply the row by itself as a column, then divide by the sum."
 _GAUSSIAN_MISTAKES = (
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma**2, normalise=False), "The weights must sum to one: divide by kernel.sum()."),
     Mistake(
         lambda sigma, size: _bell(size, -0.5 / sigma**2, normalise=False) / (2 * math.pi * sigma**2),
         "1/(2πσ²) is right for a continuous Gaussian; on a grid of finite size, divide by the sum of the weights.",
     ),
+    Mistake(lambda sigma, size: _line(size, sigma), _SQUARE),
+    Mistake(lambda sigma, size: _line(size, sigma) / _line(size, sigma).sum(), _SQUARE),
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma), "Sigma is the standard deviation: it stands squared in the exponent."),
     Mistake(lambda sigma, size: _bell(size, -1 / sigma**2), "The exponent is -(u² + v²)/(2σ²): the 2 is missing."),
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma**2, middle=size / 2), "The middle pixel is number size // 2, not size / 2."),
@@ -112,7 +119,22 @@ def _back_projection_cases() -> list[tuple]:
     return cases
 
 
+def _steps(estimate: torch.Tensor, lr: torch.Tensor, scale: int, count: int, clip: bool) -> torch.Tensor:
+    for _ in range(count):
+        estimate = _back_project(estimate.clamp(0, 1) if clip else estimate, lr, scale)
+    return estimate
+
+
 _BACK_PROJECTION_MISTAKES = (
+    Mistake(
+        lambda estimate, lr, scale: estimate + (lr - degradation.downscale(estimate, scale)),
+        "Two sizes meet: shrink the estimate before the difference is taken, and enlarge the difference before it is added.",
+    ),
+    *(
+        Mistake(lambda *given, n=n, c=c: _steps(*given, n, c), "One step is asked for: no loop.")
+        for n in (60, 2, 10)
+        for c in (False, True)
+    ),
     Mistake(
         lambda estimate, lr, scale: estimate - degradation.upscale(lr - degradation.downscale(estimate, scale), scale),
         "The sign is turned: this step moves away from the LR image. Add what is missing.",

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, one_of, require, same_function, show
+from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, differs, one_of, require, same_function, show
+from srcourse.exercises.comparing import other_layers, with_its_weights
 from srcourse.losses import discriminator_loss
 from srcourse.models.recursive import RecursiveBlock
 
@@ -190,16 +191,6 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
 
 
-def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
-    return [tuple(p.shape) for m in _convolutions(module) for p in m.parameters()]
-
-
-def _copy(source: nn.Module, target: nn.Module) -> nn.Module:
-    for mine, other in zip(_convolutions(source), _convolutions(target), strict=True):
-        other.load_state_dict(mine.state_dict())
-    return target
-
-
 def _check_block(answer: Any) -> None:
     is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
     require(is_class, f"expected a class of modules, got {show(answer)}", "Pass the class itself, without calling it.")
@@ -209,10 +200,10 @@ def _check_block(answer: Any) -> None:
         torch.manual_seed(channels)
         block = call(answer, channels, recursions)
         reference = RecursiveBlock(channels, recursions)
-        if _shapes(block) != _shapes(reference):
+        different = other_layers(block, reference, [nn.Conv2d])
+        if different:
             hint = _BLOCKS[0].hint if len(_convolutions(block)) > 2 else "Two Conv2d(channels, channels, 3, padding=1) with bias."
-            got, expected = show(_shapes(block)), show(_shapes(reference))
-            raise Wrong(f"with channels={channels}, recursions={recursions}: the weights have shapes {got}, expected {expected}", hint)
+            raise Wrong(f"with channels={channels}, recursions={recursions}: {different}", hint)
         count = sum(p.numel() for p in block.parameters())
         expected_count = sum(p.numel() for p in reference.parameters())
         require(
@@ -221,14 +212,15 @@ def _check_block(answer: Any) -> None:
         for layer in _convolutions(block):
             for parameter in layer.parameters():
                 parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
-        _copy(block, reference)
         x = torch.randn(size[0], channels, *size[1:], generator=random)
         with torch.no_grad():
-            got, expected = _call(block, x), reference(x)
-            if not close(got, expected, 1e-4):
+            got = _call(block, x)
+            expected = [twin(x) for twin in with_its_weights(block, reference, [nn.Conv2d])]
+            if not any(close(got, e, 1e-4) for e in expected):
                 padded = [m for m in _BLOCKS[1:] if m.hint != _UNPADDED]  # without padding nothing can be added at all
-                hint = next((m.hint for m in padded if close(got, _copy(block, m.answer(channels, recursions))(x), 1e-4)), "")
-                raise Wrong(f"with recursions={recursions} and {show(x)}: got {show(got)}, expected {show(expected)}", hint)
+                twins = ((m, twin) for m in padded for twin in with_its_weights(block, m.answer(channels, recursions), [nn.Conv2d]))
+                hint = next((m.hint for m, twin in twins if close(got, twin(x), 1e-4)), "")
+                raise differs(f"with recursions={recursions} and {show(x)}", got, expected[0], hint, 1e-4)
 
 
 def _call(block: nn.Module, x: torch.Tensor) -> Any:
