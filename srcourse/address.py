@@ -1,4 +1,7 @@
-"""The repository's address: what it may look like, its link into Colab, and how it gets into files that otherwise stay as they are."""
+"""The repository's address: what it may look like, its link into Colab, and how it gets into files that otherwise stay as they are.
+
+An address may end in ``@`` and a branch or a tag: pip installs that version, and Colab opens it.
+"""
 
 import json
 import os
@@ -9,15 +12,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _GITHUB = "https://github.com/"
+_VERSION = r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]*(?<!\.lock)(?<!\.)"
 
 
 def parse(text: str) -> str:
     """The full address for ``OWNER/NAME`` on GitHub, for ``https://HOST/PATH`` or ``file:///FOLDER``; ``ValueError`` for anything else.
 
-    >>> parse("ada/srcourse")
-    'https://github.com/ada/srcourse'
+    Each may have ``@`` and a branch or a tag at its end.
+
+    >>> parse("ada/srcourse@ws26")
+    'https://github.com/ada/srcourse@ws26'
     """
-    wanted = text.rstrip("/")
+    place, version = split(text)
+    if re.fullmatch(_VERSION, version):
+        return f"{_place(place, text)}@{version}"
+    return _place(text, text)
+
+
+def split(address: str) -> tuple[str, str]:
+    """An address without its branch or tag, and that: "" where there is none."""
+    place, _, version = address.rpartition("@")
+    return (place, version) if place and "/" not in version else (address, "")
+
+
+def _place(place: str, text: str) -> str:
+    wanted = place.rstrip("/")
     slug = re.sub(r"^https://(www\.)?github\.com/", "", wanted, flags=re.IGNORECASE)
     on_github = slug != wanted or "://" not in wanted
     if on_github and re.fullmatch(r"[A-Za-z0-9](?:[-_]?[A-Za-z0-9])*/[A-Za-z0-9._-]+", slug):
@@ -28,15 +47,16 @@ def parse(text: str) -> str:
         r"https://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._~-]+)+|file://(?:localhost)?/[A-Za-z0-9._~/:+-]+", wanted
     ):
         return wanted
-    expected = "OWNER/NAME on GitHub, or https://HOST/PATH elsewhere, with neither password nor spaces"
+    expected = "OWNER/NAME on GitHub, or https://HOST/PATH elsewhere, with neither password nor spaces; @ and a branch or a tag may follow"
     raise ValueError(f"{text!r} is not the address of a repository: expected {expected}")
 
 
 def colab(address: str, path: str) -> str | None:
-    """Where Colab opens a notebook of the repository; None off GitHub, since Colab reads no other host."""
+    """Where Colab opens a notebook of the repository, on the branch main or what the address says; None off GitHub, which Colab needs."""
     if not address.startswith(_GITHUB):
         return None
-    return f"https://colab.research.google.com/github/{address.removeprefix(_GITHUB)}/blob/main/{path}"
+    place, version = split(address)
+    return f"https://colab.research.google.com/github/{place.removeprefix(_GITHUB)}/blob/{version or 'main'}/{path}"
 
 
 # --- a notebook's text, with other sources for some of its cells ---------------------------------------------------

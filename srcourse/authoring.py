@@ -1,7 +1,7 @@
 """For authors and instructors: from the solved lessons in solutions/ to the learners' notebooks/, and what else is made from them.
 
     python -m srcourse.authoring build [00_welcome ...]                both folders, executed
-    python -m srcourse.authoring set-repository OWNER/NAME             a fork's address, into all links and set-up cells
+    python -m srcourse.authoring set-repository OWNER/NAME[@TAG]       a fork's address, into all links and set-up cells
     python -m srcourse.authoring exercise-table                        the tables of docs/instructors.md
     python -m srcourse.authoring nbgrader 00_welcome --out COURSE      a lesson as an assignment of nbgrader
 
@@ -81,7 +81,7 @@ def set_repository(text: str) -> list[Path]:
     Parameters
     ----------
     text : str
-        ``OWNER/NAME`` on GitHub, or a full address; `address.parse` says which.
+        ``OWNER/NAME`` on GitHub, or a full address, each with ``@`` and a branch or a tag if wanted; `address.parse` says which.
     """
     wanted, root = address.parse(text), _root()
     project = root / "pyproject.toml"
@@ -290,7 +290,9 @@ def _known(name: str) -> None:
 
 @app.command("set-repository")
 def set_repository_command(
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On GitHub; or a full https address elsewhere.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME[@TAG]", help="On GitHub; or a full https address elsewhere. A tag or a branch may follow.")
+    ],
 ) -> None:
     """Make the course a fork's: write its address into pyproject.toml and all notebooks, whose outputs stay."""
     changed = set_repository(repository)

@@ -2,8 +2,10 @@
 
 import math
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -63,10 +65,14 @@ def evaluate(
     tile: Annotated[int | None, typer.Option(help="Work in tiles of so many LR pixels.")] = None,
     passes: Annotated[int, typer.Option(min=1, max=3, help="Enlarge the result again, so often in all: ×2 twice on ×4 benchmarks.")] = 1,
     pristine: Annotated[str, typer.Option(help="NIQE's model: course, official (as papers use it) or a file.")] = "course",
+    degradation: Annotated[
+        str | None, typer.Option(help="Make LR from HR so, for instance gaussian-bicubic (P000), instead of taking stored LR.")
+    ] = None,
 ) -> None:
     """Score models on benchmarks by the papers' protocol: PSNR, SSIM and NIQE on luma, detail, seconds, parameters."""
     from srcourse import machine, models
     from srcourse.data import benchmarks
+    from srcourse.degradation import create as create_degradation
     from srcourse.evaluation import Table
     from srcourse.evaluation import evaluate as score_models
     from srcourse.files import write_text
@@ -88,11 +94,13 @@ def evaluate(
     for one in [scale] if scale is not None else sorted(scales):
         fitting = {name: trained[name] if name in trained else models.create(name, scale=one) for name in weights}
         fitting = {name: model for name, model in fitting.items() if scale is not None or model.scale == one}
-        part = score_models(
-            fitting, benchmarks(data, one**passes), tile=tile, ensemble=ensemble, passes=passes, pristine=pristine, progress=True
-        )
+        degrade = None if degradation is None else create_degradation(degradation, one**passes)
+        sets = benchmarks(data, one**passes, degrade)
+        part = score_models(fitting, sets, tile=tile, ensemble=ensemble, passes=passes, pristine=pristine, progress=True)
         table.scores += part.scores
     print(table)
+    if pristine == "course":
+        print("NIQE with the course's own model; papers use the published one: --pristine official")
     if csv is not None:
         table.to_csv(csv)
     if markdown is not None:
@@ -170,7 +178,7 @@ def recipes() -> None:
     from srcourse.training.recipe import recipes as shipped
 
     for name, title in shipped().items():
-        print(f"{name:20}{title}")
+        print(f"{name:24}{title}")
 
 
 @app.command()
@@ -201,11 +209,13 @@ def grade(
     lesson: Annotated[
         str | None, typer.Option(help="The lesson to grade for, such as 03_srresnet. By default those whose checks are there.")
     ] = None,
-    timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for a whole notebook.")] = 300,
-    cell_timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds for each cell.")] = 120,
+    timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds on the clock for a whole notebook.")] = 600,
+    cell_timeout: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds on the clock for each cell.")] = 120,
     memory: Annotated[int, typer.Option(min=1000, max=10_000_000, help="Megabytes of memory for a notebook.")] = 8000,
     csv: Annotated[Path | None, typer.Option(help="Write a table here, a row for each submission; it grows with each.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the JSON here instead of printing it.")] = None,
+    append: Annotated[bool, typer.Option("--append", help="Keep the table's rows, and grade only what has none yet.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write this run's JSON here instead of printing it.")] = None,
 ) -> None:
     """Run copies of notebooks in fresh kernels; print a table of their exercises' results, and JSON.
 
@@ -216,35 +226,68 @@ def grade(
 
     if csv is not None and csv.suffix != ".csv":
         raise ValueError(f"{csv} is no name for such a table: expected one that ends in .csv")
+    if append and (csv is None or overwrite):
+        _refuse("--append keeps the rows of a table: give its name with --csv, and no --overwrite")
+    if csv is not None and csv.exists() and not (append or overwrite):
+        _refuse(f"{csv} is there already: give --append to keep its rows and grade the rest, or --overwrite to begin anew")
     if lesson is not None:
         grading.exercises_of(lesson)
+    try:
+        given = grading.submissions(*notebooks)
+    except FileNotFoundError as error:
+        _refuse(str(error))
+    table = grading.Table.read(csv) if append and csv.exists() else grading.Table()
+    others = {number[:2] for number in table.exercises} - {lesson[:2]} if lesson is not None else set()
+    if others:
+        raise ValueError(f"{csv} is a table of lesson {', '.join(sorted(others))}: choose another --csv for lesson {lesson[:2]}")
     limits = {"lesson": lesson, "timeout": timeout, "cell_timeout": cell_timeout, "memory": memory}
-    if len(notebooks) == 1 and not notebooks[0].is_dir():
-        report = grading.grade(notebooks[0], **limits)
-        reports, texts = [report], report.to_json()
-        print(report)
-    else:
-        paths = [path for given in notebooks for path in (grading.submissions(given) if given.is_dir() else [given])]
-        reports = []
-        for report in grading.grade_all(paths, **limits):
-            reports.append(report)
+    single = len(notebooks) == 1 and notebooks[0].is_file()
+    reports = []
+    for report in _graded(given, table, limits) if not single or append else [grading.grade(notebooks[0], **limits)]:
+        reports.append(report)
+        if single and not append:
+            report.student, report.sha = given[0].student, given[0].sha
+            print(report)
+        else:
             print(f"{report.points:>3} / {report.of}  {report.notebook}" + f": {report.problem}" * bool(report.problem), flush=True)
-            if csv is not None:
-                write_text(csv, grading.to_csv(reports))
-        texts = "[" + ",\n".join(report.to_json() for report in reports) + "]"
-    if csv is not None:
-        write_text(csv, grading.to_csv(reports))
+        if csv is not None:
+            table.add(report)
+            table.write(csv)
+    texts = reports[0].to_json() if single and reports else "[" + ",\n".join(report.to_json() for report in reports) + "]"
     if json_file is not None:
         write_text(json_file, texts + "\n")
-    elif len(reports) == 1 or csv is None:
+    elif csv is None or len(reports) == 1:
         print(texts)
     if not all(report.finished for report in reports):
         raise typer.Exit(1)
 
 
+def _graded(given: list, table, limits: dict) -> Iterator:
+    """Reports of the submissions that have no row in the table yet; on stderr, which one it is, and the time that is left."""
+    from srcourse import grading
+
+    start = time.monotonic()
+
+    def tell(number: int, count: int, submission) -> None:
+        seconds = (time.monotonic() - start) / max(number - 1, 1) * (count - number + 1)
+        left = f", about {math.ceil(seconds / 60)} min left" if number > 1 else ""
+        print(f"{number} of {count}{left}: {submission.name}", file=sys.stderr, flush=True)
+
+    new = [submission for submission in given if not table.has(submission.name, submission.sha)]
+    if len(new) < len(given):
+        print(f"{len(given) - len(new)} of {len(given)} have their row already", file=sys.stderr)
+    return grading.grade_all(given, skip=lambda submission: submission not in new, begin=tell, **limits)
+
+
 def _check_enlarges(model) -> None:
     if not hasattr(model, "scale"):
         raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
+
+
+def _refuse(text: str) -> NoReturn:
+    """Words that do not fit what is there: one line, and the exit status of a wrong option."""
+    _complain(ValueError(text))
+    raise typer.Exit(2)
 
 
 def _complain(error: Exception) -> None:

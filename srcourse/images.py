@@ -216,8 +216,11 @@ def crop_border(image: torch.Tensor, border: int) -> torch.Tensor:
     return image[..., border : height - border, border : width - border]
 
 
-def check(image: torch.Tensor, *, name: str = "image") -> torch.Tensor:
-    """Refuse what is not a finite floating-point image (..., C, H, W) with one clear line; returns it unchanged."""
+def check(image: torch.Tensor, *, name: str = "image", margin: float = 1.0) -> torch.Tensor:
+    """Refuse what is not a finite floating-point image (..., C, H, W) with one clear line; returns it unchanged.
+
+    Values may lie outside [0, 1] by `margin`, as filters and networks overshoot; those of 0…255 and of −1…1 are far from it.
+    """
     if not isinstance(image, torch.Tensor):
         raise ValueError(f"{name} is a {type(image).__name__}: expected a torch tensor (3, H, W) in [0, 1]; see srcourse.images.read")
     if not image.is_floating_point():
@@ -226,4 +229,9 @@ def check(image: torch.Tensor, *, name: str = "image") -> torch.Tensor:
         raise ValueError(f"{name} has shape {tuple(image.shape)}: expected (channels, height, width), optionally batched")
     if not torch.isfinite(image).all():
         raise ValueError(f"{name} holds NaN or infinite values: check what produced it")
+    lowest, highest = (value.item() for value in image.detach().aminmax())
+    if lowest < -margin or highest > 1 + margin:
+        raise ValueError(
+            f"{name} has values from {lowest:.3g} to {highest:.3g}: expected [0, 1]; divide 0…255 by 255, for −1…1 take (x + 1) / 2"
+        )
     return image

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from srcourse import images
+from srcourse.models.registry import DISCRIMINATORS, PREDICTORS
 from srcourse.resize import resize_bicubic
 
 
@@ -47,10 +48,10 @@ def upscale(
     ValueError
         If `lr` is not such an image, or `tile`, `overlap` or `passes` is out of range.
     """
-    images.check(lr, name="lr")
+    images.check(lr, name="lr", margin=0.5)
     if lr.ndim > 4 or lr.shape[-3] not in (1, 3, 4):
         raise ValueError(f"lr has shape {tuple(lr.shape)}: expected (1, 3 or 4, height, width), optionally batched")
-    if hasattr(model, "name") and not hasattr(model, "scale"):
+    if getattr(model, "name", None) in (*DISCRIMINATORS, *PREDICTORS):
         raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
     if tile is not None and tile < 8:
         raise ValueError(f"tile is {tile}: expected at least 8 LR pixels")
@@ -93,7 +94,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _once(model: nn.Module, lr: torch.Tensor, tile: int | None, overlap: int) -> torch.Tensor:
     height, width = lr.shape[-2:]
     if tile is None or (height <= tile and width <= tile):
-        return model(lr).float()
+        sr = model(lr)
+        if not isinstance(sr, torch.Tensor):
+            raise ValueError(f"{type(model).__name__} returned a {type(sr).__name__}: expected one tensor of images (N, 3, s·h, s·w)")
+        return sr.float()
     sr = None
     for top, bottom in _spans(height, tile):
         for left, right in _spans(width, tile):

@@ -7,9 +7,25 @@ from collections.abc import Mapping, Sequence
 from nbformat import NotebookNode
 
 NBGRADER_CONFIG = """\
-# For nbgrader, written by srcourse.authoring: the lessons' own stub, and time for their cells (nbgrader's own limit is 30 seconds).
+# For nbgrader, written by srcourse.authoring: the lessons' own stubs, and time for their cells (nbgrader's own limit is 30 seconds).
+from nbgrader.converters import GenerateAssignment
+from nbgrader.preprocessors import ClearSolutions
+
+STUB = "{stub}"
+
+
+class Stubs(ClearSolutions):
+    def preprocess_cell(self, cell, resources, index):
+        cell, resources = super().preprocess_cell(cell, resources, index)
+        # a function's stub is indented; a value's is the line `answer = ...` above, and needs no other
+        cell.source = "\\n".join(line for line in cell.source.split("\\n") if line != STUB).rstrip()
+        return cell, resources
+
+
 c = get_config()  # noqa: F821
-c.ClearSolutions.code_stub = {{"python": "{stub}"}}
+c.ClearSolutions.code_stub = {{"python": STUB}}
+usual = GenerateAssignment.class_traits()["preprocessors"].default()
+c.GenerateAssignment.preprocessors = [Stubs if step is ClearSolutions else step for step in usual]
 c.Execute.timeout = 300
 """
 

@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import nbformat
 import pytest
+from traitlets.config import Config
 
 from conftest import ROOT
 from srcourse import address, authoring, exercises, instructors
@@ -43,6 +45,10 @@ def nbgrader(folder, *words):
         ("https://www.GitHub.com/ada/srcourse/", "https://github.com/ada/srcourse"),
         ("https://git.example.org:8443/group/sub/course.git", "https://git.example.org:8443/group/sub/course.git"),
         ("file:///srv/git/course.git", "file:///srv/git/course.git"),
+        ("ada/srcourse@ws26", "https://github.com/ada/srcourse@ws26"),
+        ("https://github.com/ada/srcourse.git@v1.2_b-3", "https://github.com/ada/srcourse@v1.2_b-3"),
+        ("https://git.example.org/ada/course.git@ws26", "https://git.example.org/ada/course.git@ws26"),
+        ("file:///srv/git/course.git@ws26", "file:///srv/git/course.git@ws26"),
     ],
 )
 def test_an_address_is_completed_and_stays_what_it_is(given, full):
@@ -56,6 +62,9 @@ def test_an_address_is_completed_and_stays_what_it_is(given, full):
         'ada/x"; import os', "ada/{repository}", "ada/srcourse\n", "ädä/srcourse", "https://github.com/ada", "https://github.com/",
         "https://github.com/ada/srcourse/tree/main", "http://github.com/ada/srcourse", "git@github.com:ada/srcourse.git", "https://example.org",
         "https://ada:secret@example.org/course", "https://example.org/a?b=c", "https://example.org/a b", "file://server/course", "ssh://h/p",
+        "ada/srcourse@", "ada/srcourse@-x", "ada/srcourse@a b", "ada/srcourse@a..b", "ada/srcourse@x.lock", "ada/srcourse@x.", "@ws26",
+        "ada@ws26",
+        "ada/srcourse@a@b", "ada/srcourse@feature/x", 'ada/srcourse@x"', "https://ada@example.org/course", "ada/srcourse@ws26\n",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(given):
@@ -67,6 +76,7 @@ def test_colab_opens_notebooks_of_github_alone():
     opened = address.colab("https://github.com/ada/course", "notebooks/a.ipynb")
     assert opened == "https://colab.research.google.com/github/ada/course/blob/main/notebooks/a.ipynb"
     assert address.colab("https://git.example.org/ada/course", "notebooks/a.ipynb") is None
+    assert address.colab("https://github.com/ada/course@ws26", "notebooks/a.ipynb") == opened.replace("/main/", "/ws26/")
 
 
 def test_the_address_has_one_home(monkeypatch, tmp_path):
@@ -153,6 +163,26 @@ def test_a_fork_gets_its_address_everywhere_and_nothing_else_changes(fork):
     assert authoring.set_repository("https://github.com/ada/sr-course") == []
     assert contents(fork) == after
     authoring.set_repository(re.search(rb'Repository = "(.+)"', before["pyproject.toml"]).group(1).decode())
+    assert contents(fork) == before
+
+
+def test_a_tag_is_what_the_notebooks_install_and_colab_opens(fork, monkeypatch):
+    authoring.set_repository("ada/sr-course")
+    before = contents(fork)
+    authoring.set_repository("ada/sr-course@ws26")
+    after = contents(fork)
+    for path, old in before.items():
+        stamped = old.replace(b"ada/sr-course/blob/main/", b"ada/sr-course/blob/ws26/").replace(
+            b'ada/sr-course\\"]', b'ada/sr-course@ws26\\"]'
+        )
+        if path == "pyproject.toml":
+            stamped = old.replace(b'ada/sr-course"', b'ada/sr-course@ws26"')
+        assert after[path] == stamped != old, path
+    notebook = nbformat.read(fork / "solutions" / "00_welcome.ipynb", as_version=4)
+    authoring.stamp(notebook, "00_welcome", "solutions")  # as build does, from pyproject.toml
+    setup = next(cell.source for cell in notebook.cells if "setup" in tags(cell))
+    assert '"srcourse @ git+https://github.com/ada/sr-course@ws26"' in setup
+    authoring.set_repository("ada/sr-course")
     assert contents(fork) == before
 
 
@@ -274,6 +304,34 @@ def test_an_assignment_is_not_replaced_unasked(tmp_path):
     assert path.read_bytes() == made and (tmp_path / "nbgrader_config.py").read_text() == "# my own"
 
 
+def test_the_configuration_keeps_one_stub_a_cell(tmp_path, monkeypatch):
+    """With nbgrader's own step replaced by one that does the same: put the stub where the solution was."""
+
+    class ClearSolutions:
+        def preprocess_cell(self, cell, resources, index):
+            region = r"( *)### BEGIN SOLUTION\n.*?### END SOLUTION"
+            stub = config.ClearSolutions.code_stub["python"]
+            cell.source = re.sub(region, lambda match: match.group(1) + stub, cell.source, flags=re.DOTALL)
+            return cell, resources
+
+    trait = types.SimpleNamespace(default=lambda: ["first", ClearSolutions, "last"])
+    converter = types.SimpleNamespace(class_traits=lambda: {"preprocessors": trait})
+    monkeypatch.setitem(sys.modules, "nbgrader", types.ModuleType("nbgrader"))
+    monkeypatch.setitem(sys.modules, "nbgrader.converters", types.SimpleNamespace(GenerateAssignment=converter))
+    monkeypatch.setitem(sys.modules, "nbgrader.preprocessors", types.SimpleNamespace(ClearSolutions=ClearSolutions))
+    authoring.nbgrader("00_welcome", tmp_path)
+    config = Config()
+    exec((tmp_path / "nbgrader_config.py").read_text(encoding="utf-8"), {"get_config": lambda: config, "__name__": "configuration"})
+    first, step, last = config.GenerateAssignment.preprocessors
+    assert (first, last) == ("first", "last") and issubclass(step, ClearSolutions) and config.Execute.timeout == 300
+    for name in authoring.LESSONS:
+        solved = nbformat.read(ROOT / "solutions" / f"{name}.ipynb", as_version=4)
+        for cell in solved.cells:
+            if "exercise" in tags(cell):
+                expected = authoring.strip_code(cell.source)
+                assert step().preprocess_cell(cell, {}, 0)[0].source == expected
+
+
 @pytest.mark.slow
 def test_nbgrader_gives_the_solved_lesson_all_points_and_the_untouched_none(tmp_path):
     pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install nbgrader")
@@ -285,10 +343,7 @@ def test_nbgrader_gives_the_solved_lesson_all_points_and_the_untouched_none(tmp_
     learners = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4)
     stubs = {cell.id: cell.source for cell in released.cells if "exercise" in tags(cell)}
     assert "SOLUTION" not in str(released.cells) and len(stubs) == 4
-    for cell in learners.cells:  # a function's stub is the lesson's own; a value's says in one more line that it is open
-        if "exercise" in tags(cell):
-            own, more = stubs[cell.id].split("\n"), cell.source.split("\n")
-            assert own == more or own == [*more, authoring._STUB]
+    assert {cell.id: cell.source for cell in learners.cells if "exercise" in tags(cell)} == stubs
     forged = nbformat.read(release, as_version=4)
     for cell in forged.cells:
         if "check" in tags(cell):

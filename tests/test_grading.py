@@ -1,10 +1,13 @@
 """Grading strangers' notebooks: no result is forged, no submission harms another, and every limit is kept and told."""
 
 import ast
+import csv
 import json
 import os
+import pathlib
 import pickle
 import re
+import shutil
 import socket
 import struct
 import threading
@@ -15,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from conftest import ROOT, one_line
 from srcourse import exercises, grading
 from srcourse.exercises.checking import verdict
-from srcourse.grading import judge, kernel
+from srcourse.grading import folders, judge, kernel, report, running
+from srcourse.grading import notebook as reading
 
 ALL = exercises.all_exercises()
 SHAPE = "lambda shape, scale: (shape[0], shape[1] * scale, shape[2] * scale)"
@@ -189,7 +193,7 @@ for words in (pickle.dumps(Bomb()), framed(json.dumps([["tuple", [token, "00.4",
 
 
 def test_limits_stop_a_cell_and_then_the_kernel_with_its_children(tmp_path, monkeypatch):
-    monkeypatch.setattr(grading._Watch, "grace", 1)
+    monkeypatch.setattr(running.Watch, "grace", 1)
     children = tmp_path / "children"
     path = notebook(
         tmp_path / "a.ipynb",
@@ -215,10 +219,12 @@ def test_limits_stop_a_cell_and_then_the_kernel_with_its_children(tmp_path, monk
     assert results(report) == {"00.1": "PASS", "00.2": "FAIL", "00.3": "FAIL", "00.4": "FAIL"}
     assert report.points == 1 and report.of == 6 and not report.finished
     stopped, *others = report.problem.split("; ")
-    assert stopped == "stopped in cell 14, after 4 s" and others[:2] == ["cell 3 was stopped after 4 s", "cell 4 was stopped after 4 s"]
+    assert stopped == "stopped in cell 14, after 4 s (--cell-timeout)"
+    assert others[:2] == ["cell 3 was stopped after 4 s (--cell-timeout)", "cell 4 was stopped after 4 s (--cell-timeout)"]
     assert others[2:] == ["cell 6 asked for more than the 4000 MB of memory that a submission may use"]
     remarks = {g.exercise: g.remark for g in report.grades}
-    assert "it raised KeyboardInterrupt" in remarks["00.3"] and remarks["00.4"].startswith("nan is not it") and remarks["00.1"] == ""
+    refused = judge.printable(verdict(ALL["00.4"], float("nan"))[1], 300)
+    assert "it raised KeyboardInterrupt" in remarks["00.3"] and remarks["00.4"] == refused and remarks["00.1"] == ""
     for pid in map(int, children.read_text().split()):
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -235,13 +241,13 @@ def test_memory_beyond_the_kernels_own_limit_is_watched():
         def memory_info(self):
             return type("Info", (), {"rss": 3e9})
 
-    watch = grading._Watch(os.getpid(), ROOT / "tests", "token", grading._Limits(10, 10, 2000), threading.Event())
+    watch = running.Watch(os.getpid(), ROOT / "tests", "token", running.Limits(10, 10, 2000), threading.Event())
     watch.kernel, watch.seen = Hog(), {Hog()}
     assert watch._beyond(1) == "it used more than 2000 MB of memory"
-    watch.limits = grading._Limits(10, 10, 4000)
+    watch.limits = running.Limits(10, 10, 4000)
     assert watch._beyond(1) is None
     watch.seen = {Hog() for _ in range(101)}
-    watch.limits = grading._Limits(10, 10, 10**6)
+    watch.limits = running.Limits(10, 10, 10**6)
     assert watch._beyond(1) == "it started more than 100 processes"
 
 
@@ -259,22 +265,210 @@ def test_a_folder_of_submissions_becomes_a_table(command, tmp_path):
     with (folder / "emil.ipynb").open("wb") as large:
         large.truncate(500 * 2**20)
     notebook(folder / ".ipynb_checkpoints" / "old.ipynb", "exercises.check('00.1', 1)")
+    (folder / "eva").mkdir()
     process = command("grade", folder, "--lesson", "00_welcome", "--csv", tmp_path / "grades.csv", "--json", tmp_path / "grades.json")
     assert process.returncode == 1, process.stderr
-    head, *rows = [line.split(",") for line in (tmp_path / "grades.csv").read_text(encoding="utf-8").splitlines()]
-    assert head == ["file", "points", "of", "00.1", "00.2", "00.3", "00.4", "remark"]
-    assert [row[0].removeprefix(f"{folder}{os.sep}").split(os.sep)[0] for row in rows] == ["anna", "bert", "cora", "dora", "emil.ipynb"]
-    assert rows[0][1:7] == ["1", "6", "PASS", "FAIL", "MISSING", "MISSING"] and rows[0][7] == ""
-    for row, words in zip(rows[1:], ("broken off from within", "is not a Jupyter notebook", "it is lesson 02", "of 500 MB"), strict=True):
-        assert row[1:7] == ["0", "6"] + ["MISSING"] * 4 and words in row[7]
+    head, *rows = table(tmp_path / "grades.csv")
+    assert head == ["student", "file", "points", "of", "00.1", "00.2", "00.3", "00.4", "sha", "remarks"]
+    assert [row[0] for row in rows] == ["emil", "anna", "bert", "cora", "dora", "eva"]
+    assert [row[1] for row in rows] == [
+        "emil.ipynb", "anna/00_welcome.ipynb", "bert/00_welcome.ipynb", "cora/notes.ipynb", "dora/other.ipynb", "eva",
+    ]  # fmt: skip
+    large, anna, *rest = rows
+    assert anna[2:8] == ["1", "6", "PASS", "FAIL", "MISSING", "MISSING"]
+    assert re.fullmatch(r"00\.2: 'coffee' is not what happens.* \| 00\.3, 00\.4: its checks never reached the grader", anna[9])
+    because = ("of 500 MB", "broken off from within", "is not a Jupyter notebook", "it is lesson 02", "no notebook in this folder")
+    for row, words in zip([large, *rest], because, strict=True):
+        assert row[2:8] == ["0", "6"] + ["MISSING"] * 4 and words in row[9] and str(tmp_path) not in row[9]
+    assert all(re.fullmatch(r"[0-9a-f]{8}", row[8]) for row in rows[:-1]) and rows[-1][8] == ""
     written = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))
-    assert [r["points"] for r in written] == [1, 0, 0, 0, 0] and written[0]["exercises"][1]["remark"]
+    assert [r["points"] for r in written] == [0, 1, 0, 0, 0, 0] and written[1]["exercises"][1]["remark"]
+    told = process.stderr.splitlines()
+    assert told[0] == "1 of 6: emil.ipynb" and re.fullmatch(r"6 of 6, about \d+ min left: eva", told[5])
 
 
 def test_a_table_computes_nothing():
-    report = grading.Report("=cmd()", [grading.Grade("00.1", "", "PASS", 1, 1)], "@SUM(1), as said")
-    assert grading.to_csv([report]) == "file,points,of,00.1,remark\n'=cmd(),1,1,PASS,\"'@SUM(1), as said\"\n"
-    assert grading.Report.from_json(report.to_json()) == report
+    made = grading.Report("=cmd()", [grading.Grade("00.1", "", "PASS", 1, 1)], "@SUM(1), as said", student="-1", sha="0a1b2c3d")
+    text = "student,file,points,of,00.1,sha,remarks\n'-1,'=cmd(),1,1,PASS,0a1b2c3d,\"'@SUM(1), as said\"\n"
+    assert grading.to_csv([made]) == text
+    assert grading.Report.from_json(made.to_json()) == made
+
+
+def table(path):
+    """The rows of a table, as a spreadsheet reads them."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.reader(file))
+
+
+def handed_in(folder, *names):
+    """Submissions of lesson 00 that need no kernel: somebody else grades them."""
+    for name in names:
+        notebook(folder / name, f"exercises.check('00.1', '{name}')")
+    return folder
+
+
+@pytest.fixture
+def graded(monkeypatch):
+    """The notebooks that a fast stand-in for a kernel has graded."""
+    seen = []
+
+    def apart(words, timeout):
+        seen.append(pathlib.PurePath(words[0]))
+        return grading.Report(words[0], [grading.Grade("00.1", "", "PASS", 1, 1)])
+
+    monkeypatch.setattr(folders, "_apart", apart)
+    return seen
+
+
+def whose(*given):
+    return [(s.student, s.name) for s in grading.submissions(*given)]
+
+
+def test_a_row_is_called_after_its_learner(tmp_path):
+    moodle = "Müller-Lüdenscheidt Eva Maria_1200324_assignsubmission_file_"
+    folder = handed_in(tmp_path / "in", f"{moodle}/a.ipynb", "ada/03/b.ipynb", "zoe.ipynb", "__MACOSX/x.ipynb", ".git/y.ipynb")
+    (folder / "bob_12_notes").mkdir()
+    expected = [
+        ("zoe", "zoe.ipynb"),
+        ("Müller-Lüdenscheidt Eva Maria", f"{moodle}/a.ipynb"),
+        ("ada", "ada/03/b.ipynb"),
+        ("bob_12_notes", "bob_12_notes"),
+    ]
+    assert whose(folder) == expected
+    assert whose(folder / moodle) == [("a", "a.ipynb")]  # a folder of loose files
+
+
+def test_moodles_files_without_folders_are_called_after_their_learner(tmp_path, graded):
+    name = "Lovelace Ada_12_assignsubmission_file_"
+    folder = handed_in(tmp_path, f"{name}my 03-final.ipynb", f"{name}old.ipynb", "Lovelace Ada_13_assignsubmission_file_old.ipynb")
+    assert [student for student, _ in whose(folder)] == ["Lovelace Ada"] * 3
+    remarks = [report.problem for report in grading.grade_all(grading.submissions(folder))]
+    assert remarks == ["one of 2 notebooks of this learner"] * 2 + [None]
+
+
+def test_what_a_shell_expands_is_called_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(
+        handed_in(tmp_path, "in/ada/03.ipynb", "in/bob/03.ipynb", "in/bob/old.ipynb", "in/cy_7_assignsubmission_file_/03.ipynb")
+    )
+    (tmp_path / "in" / "dan").mkdir()
+    rows = [("ada", "ada/03.ipynb"), ("bob", "bob/03.ipynb"), ("bob", "bob/old.ipynb"), ("cy", "cy_7_assignsubmission_file_/03.ipynb")]
+    assert whose(*sorted(pathlib.Path("in").iterdir())) == [*rows, ("dan", "dan")]
+    assert whose(*sorted(pathlib.Path("in").glob("*/03.ipynb"))) == [rows[0], rows[1], rows[3]]
+    assert whose("in/ada/03.ipynb", "in/bob/old.ipynb") == [("03", "ada/03.ipynb"), ("old", "bob/old.ipynb")]
+    handed_in(tmp_path, "late/eva/03.ipynb")
+    assert whose("in", "late")[-1] == ("eva", "late/eva/03.ipynb") and whose("in", "in/ada") == whose("in", "in")
+
+
+def test_two_notebooks_of_one_learner_are_both_kept_and_told(command, tmp_path, graded):
+    handed_in(tmp_path / "in", "ada/one.ipynb", "ada/two.ipynb", "bob/one.ipynb")
+    notebook(tmp_path / "in" / "bob" / "other.ipynb", "exercises.check('02.1', 1)")
+    assert command("grade", tmp_path / "in", "--lesson", "00", "--csv", tmp_path / "g.csv").returncode == 1  # bob's other one
+    rows = {row[1]: row[-1] for row in table(tmp_path / "g.csv")[1:]}
+    assert rows["ada/one.ipynb"] == rows["ada/two.ipynb"] == "one of 2 notebooks of this learner"
+    assert rows["bob/one.ipynb"] == "" and "it is lesson 02" in rows["bob/other.ipynb"]
+
+
+def test_without_a_lesson_a_missing_notebook_counts_for_the_one_that_all_are_of(tmp_path, graded):
+    (handed_in(tmp_path / "in", "ada/a.ipynb") / "eva").mkdir()
+    *_, eva = grading.grade_all(grading.submissions(tmp_path / "in"))
+    assert eva.points == 0 and eva.of == 6 and {g.result for g in eva.grades} == {"MISSING"} and eva.finished
+
+
+def test_a_path_that_does_not_exist_stops_all_before_it_begins(command, tmp_path, graded):
+    handed_in(tmp_path / "in", "ada/a.ipynb")
+    done = command("grade", tmp_path / "in", tmp_path / "Zimmer*", "--csv", tmp_path / "g.csv")
+    assert done.returncode == 2 and "Zimmer* does not exist: expected a notebook" in one_line(done)
+    assert graded == [] and done.stdout == "" and not (tmp_path / "g.csv").exists()
+    assert command("grade", tmp_path / "nothing.ipynb").returncode == 2
+
+
+def test_a_table_is_neither_replaced_nor_begun_anew_unasked(command, tmp_path, graded):
+    folder, grades = handed_in(tmp_path / "in", "ada/a.ipynb"), tmp_path / "g.csv"
+    grades.write_text("my own")
+    done = command("grade", folder, "--csv", grades)
+    assert done.returncode == 2 and "there already: give --append to keep its rows" in one_line(done)
+    for words in (["--append"], ["--csv", grades, "--append", "--overwrite"]):
+        done = command("grade", folder, *words)
+        assert done.returncode == 2 and "--append keeps the rows of a table" in one_line(done)
+    done = command("grade", folder, "--csv", grades, "--append")
+    assert done.returncode == 1 and "is no table of grades: expected the columns student,file," in one_line(done)
+    assert grades.read_text() == "my own" and graded == []
+    assert command("grade", folder, "--csv", grades, "--overwrite").returncode == 0
+    assert grades.read_bytes().startswith(b"\xef\xbb\xbfstudent,file,points,of,00.1,sha,remarks\nada,ada/a.ipynb,1,1,PASS,")
+    done = command("grade", folder, "--csv", grades, "--append", "--lesson", "03")
+    assert done.returncode == 1 and "is a table of lesson 00: choose another --csv for lesson 03" in one_line(done)
+
+
+def test_after_an_interrupt_the_same_command_goes_on(command, tmp_path, monkeypatch, graded):
+    folder, grades = handed_in(tmp_path / "in", "ada/=1.ipynb", "bob/a.ipynb", "cy/a.ipynb"), tmp_path / "g.csv"
+    words = ["grade", folder, "--csv", grades, "--append"]
+    apart = folders._apart
+
+    def interrupted(words, timeout):
+        if len(graded) == 2:
+            raise KeyboardInterrupt
+        return apart(words, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_apart", interrupted)
+        assert command(*words).returncode == 130
+    first = table(grades)
+    assert [row[0] for row in first[1:]] == ["ada", "bob"]
+    done = command(*words)
+    assert done.returncode == 0 and done.stderr.splitlines() == ["2 of 3 have their row already", "1 of 1: cy/a.ipynb"]
+    assert table(grades)[:3] == first and [row[0] for row in table(grades)[1:]] == ["ada", "bob", "cy"]
+    assert [path.parent.name for path in graded] == ["ada", "bob", "cy"]
+    handed_in(folder, "dan/a.ipynb")
+    notebook(folder / "bob" / "a.ipynb", "exercises.check('00.1', 'a second try')")  # its content counts, not its name
+    shutil.copyfile(folder / "cy" / "a.ipynb", folder / "dan" / "b.ipynb")  # and whose it is
+    assert command(*words).returncode == 0
+    assert [row[1] for row in table(grades)[4:]] == ["bob/a.ipynb", "dan/a.ipynb", "dan/b.ipynb"]
+    assert command(*words).returncode == 0 and len(graded) == 6
+    single = command("grade", folder / "cy" / "a.ipynb", "--csv", tmp_path / "one.csv", "--append")
+    assert single.returncode == 0 and table(tmp_path / "one.csv")[1][:2] == ["a", "a.ipynb"]
+
+
+def test_remarks_on_the_notebook_come_before_those_on_its_exercises():
+    grades = [
+        grading.Grade("01.5", "", "FAIL", 0, 3, "a hint"),
+        grading.Grade("01.6", "", "TODO", 0, 2, "replace the stub"),
+        *(grading.Grade(f"02.{i}", "", "MISSING", 0, 2, report.UNHEARD) for i in (1, 2)),
+        grading.Grade("02.3", "", "PASS", 1, 1),
+    ]
+    expected = "it stopped | 01.5: a hint | 02.1, 02.2: its checks never reached the grader"
+    assert grading.Report("a", grades, "it stopped").remarks == expected
+    assert grading.Report("a", grades[3:4]).remarks == "02.2: its checks never reached the grader"
+
+
+def test_a_notebook_that_takes_too_long_and_a_check_that_is_replaced_are_told(tmp_path):
+    path = notebook(
+        tmp_path / "a.ipynb",
+        START,
+        f"exercises.check('00.1', {SHAPE})",
+        "exercises.check = lambda *_: None",
+        "exercises.check('00.2', 'astronaut')",
+        "import time\nwhile True: time.sleep(1)",
+        "exercises.check('00.4', 5)",
+    )
+    found = grading.grade(path, timeout=20)
+    assert results(found) == {"00.1": "PASS", "00.2": "MISSING", "00.3": "MISSING", "00.4": "MISSING"} and not found.finished
+    words = "time-out after 20 s: grade again with a longer --timeout | 00.2, 00.3, 00.4: its checks never reached the grader"
+    assert found.remarks == words
+
+
+def test_a_broken_cell_is_called_by_its_place(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell(START),
+        nbformat.v4.new_markdown_cell("## Stripes\n\ntext\n\n### Exercise 00.2 ● (2 min): predict"),
+        nbformat.v4.new_code_cell("exercises.check('00.2', 'astronaut')"),
+        nbformat.v4.new_markdown_cell("no heading: #1"),
+        nbformat.v4.new_code_cell("guess = = 1"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    found = grading.grade(tmp_path / "a.ipynb")
+    assert found.problem == 'code cell 2 below "Exercise 00.2" raised SyntaxError: invalid syntax (line 1)'
+    document = nbformat.v4.new_notebook(cells=[cells[0], nbformat.v4.new_markdown_cell("# \x1b[2JA *title*"), cells[4], *cells[1:3]])
+    assert reading.places(document)[::2] == ["cell 1", 'code cell 1 below " [2JA *title*"', 'code cell 1 below "Exercise 00.2"']
 
 
 def test_what_cannot_be_graded_gets_one_line(command, tmp_path):
@@ -299,11 +493,11 @@ def test_what_cannot_be_graded_gets_one_line(command, tmp_path):
 def test_an_older_notebook_is_read(tmp_path):
     old = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=[nbformat.v3.new_code_cell("exercises.check('00.1', 1)")])])
     (tmp_path / "old.ipynb").write_text(nbformat.v3.writes_json(old))
-    document, wanted = grading._read(tmp_path / "old.ipynb", None)
+    document, wanted = reading.read(tmp_path / "old.ipynb", None)
     assert document.nbformat == 4 and [e.id for e in wanted] == ["00.1", "00.2", "00.3", "00.4"]
 
 
 def test_headings_of_strangers_are_one_harmless_line():
     cell = nbformat.v4.new_markdown_cell("### Exercise 00.1 ● (5 min): \x1b[2Jshape" + "x" * 500)
-    (heading,) = grading._headings(nbformat.v4.new_notebook(cells=[cell])).values()
+    (heading,) = reading.headings(nbformat.v4.new_notebook(cells=[cell])).values()
     assert "\x1b" not in heading and len(heading) == 100

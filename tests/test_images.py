@@ -163,3 +163,18 @@ def test_crops():
         sr.images.crop_border(image, 5)
     with pytest.raises(ValueError, match="smaller than the scale"):
         sr.images.crop_to_multiple(torch.rand(3, 1, 1), 2)
+
+
+def test_images_of_another_range_are_refused():
+    """As 0…255 or −1…1 they would score, and wrongly: 47 dB in place of 22."""
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for wrong in (255 * image, 2 * image - 1):
+        bicubic = sr.models.create("bicubic")
+        for call in (lambda x: sr.metrics.psnr(image, x), lambda x: sr.metrics.ssim(image, x), lambda x: sr.upscale(bicubic, x)):
+            with pytest.raises(ValueError, match=r"has values from .* expected \[0, 1\]; divide 0…255 by 255, for −1…1 take") as caught:
+                call(wrong)
+            assert "\n" not in str(caught.value)
+    for call in (sr.metrics.niqe, lambda x: sr.degradation.downscale(x, 4), lambda x: sr.metrics.psnr(x, image)):
+        with pytest.raises(ValueError, match=r"image has values from 0\.\d+ to 25\d: expected \[0, 1\]"):
+            call(255 * image)
+    assert sr.metrics.psnr(1.2 * image, image) < sr.metrics.psnr(1.1 * image, image)  # what overshoots counts as it is

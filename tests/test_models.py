@@ -470,3 +470,38 @@ def test_the_shipped_predictor_ranks_what_it_never_saw_as_its_card_says():
         of_kind = [i for i, name in enumerate(rated.names) if name.startswith(kind)]
         assert spearmanr(predicted[of_kind], given[of_kind]).statistic > 0.9
     assert sr.models.count_parameters(model) == 17_706 and "nobody was asked" in card["data"]
+
+
+def test_a_network_of_ones_own_is_trained_saved_and_loaded_by_its_name(tmp_path, leaves):
+    def mine(scale=4, channels=8):
+        return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    sr.models.register("mine", mine)
+    try:
+        changes = ["model.name=mine", "model.channels=4", "data.patch=32", "data.batch=2"]
+        recipe = sr.training.load_recipe("srresnet_small", overrides=changes, steps=2)
+        run = sr.training.train(recipe, leaves, validation=leaves[:1], progress=False)
+        sr.models.save(run.model, tmp_path / "mine.safetensors")
+        again = sr.models.load(tmp_path / "mine.safetensors")
+        assert again.options == {"channels": 4, "scale": 4}
+        x = torch.rand(1, 3, 8, 10)
+        assert torch.equal(again(x), run.model(x)) and sr.upscale(again, x[0]).shape == (3, 32, 40)
+        sr.models.register("mine", mine)  # a cell that runs twice
+        with pytest.raises(ValueError, match="'msfm' is a network of the course: expected another name"):
+            sr.models.register("msfm", mine)
+        with pytest.raises(ValueError, match="takes no scale"):
+            sr.models.register("other", lambda channels=4: mine())
+    finally:
+        for names in (sr.models.registry.GENERATORS, sr.models.registry.BUILDERS):
+            names.pop("mine", None)
+        sr.models.registry._REGISTERED.discard("mine")
+
+
+def test_what_a_network_gives_back_must_be_images():
+    class Stages(nn.Module):
+        def forward(self, x):
+            return [x, x]
+
+    with pytest.raises(ValueError, match="Stages returned a list: expected one tensor of images"):
+        sr.upscale(Stages(), torch.rand(3, 8, 8))
+    assert sr.upscale(nn.Upsample(scale_factor=4), torch.rand(3, 8, 8)).shape == (3, 32, 32)  # it has a name, and is no judge

@@ -141,7 +141,7 @@ def test_exercises_stand_as_the_contract_says(folder, name):
             after[0].source
         )
         assert after[1].source.startswith("<details><summary>Hint</summary>") and after[1].source.rstrip().endswith("</details>")
-    assert found == list(known) and 4 <= len(found) <= 6
+    assert found == list(known) and len(found) >= (4 if number <= "10" else 1)  # a lesson of your own may have one
 
 
 @each

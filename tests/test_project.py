@@ -274,6 +274,17 @@ def test_evaluate_prints_and_writes_the_table(command, photo_folder, tmp_path):
         sr.evaluation.evaluate({"x": sr.models.create("bicubic", scale=4)}, sr.data.benchmarks(photo_folder, 2))
 
 
+def test_evaluate_makes_lr_as_the_recipe_did(command, photo_folder):
+    """P000's LR is blurred first: bicubic loses on it what the blur takes."""
+    words = ["evaluate", "bicubic", "--data", photo_folder, "--scale", 2]
+    plain, blurred = (command(*words, *more).stdout for more in ([], ["--degradation", "gaussian-bicubic"]))
+    degrade = sr.degradation.create("gaussian-bicubic", 2)
+    table = sr.evaluation.evaluate({"bicubic": sr.models.create("bicubic", scale=2)}, sr.data.benchmarks(photo_folder, 2, degrade))
+    assert f"{table.scores[0].psnr:.3f}" in blurred and f"{table.scores[0].psnr:.3f}" not in plain
+    assert "NIQE with the course's own model" in plain
+    assert "no degradation 'fog'" in one_line(command(*words, "--degradation", "fog"))
+
+
 def test_evaluate_draws_the_plane_and_takes_an_eusr_at_each_scale(command, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -488,3 +488,22 @@ def test_two_machines_follow_one(photo_folder, tmp_path, process):
     assert process(*words(tmp_path / "one", photo_folder, 6, "precision=float32")).returncode == 0
     for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_a_runs_folder_is_a_recipe(tmp_path, command, photo_folder):
+    out = tmp_path / "run"
+    changes = ("model.channels=4", "model.blocks=1", "data.patch=16", "data.batch=2", "data.hold_out=0")
+    small = [word for change in changes for word in ("--set", change)]
+    assert command("train", "srresnet_small", "--data", photo_folder, "--out", out, "--steps", 2, *small).returncode == 0
+    assert sr.training.load_recipe(out).model.options["channels"] == 4
+    went_on = command("train", out, "--data", photo_folder, "--out", out, "--resume", "--steps", 3)
+    assert went_on.returncode == 0 and "done: step 3" in went_on.stdout, went_on.stderr
+
+
+def test_the_courses_features_are_refused_for_vgg16_before_a_photo_is_read():
+    with pytest.raises(ValueError, match=r"not vgg16: take network='vgg19' \(in a recipe: --set perceptual.network=vgg19\)"):
+        sr.training.load_recipe("msfm_epa", overrides=["perceptual.weights=course"])
+    assert (
+        sr.training.load_recipe("msfm_epa", overrides=["perceptual.weights=course", "perceptual.network=vgg19"]).perceptual.layer
+        == "relu4_3"
+    )

@@ -173,8 +173,9 @@ def links(text: str, folder: str, files: Copies) -> str:
 
 
 def repository(root: Path) -> str:
-    """The project's address, from [project.urls]."""
-    return re.search(r'^Repository = "([^"]+)"', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    """The project's address, from [project.urls], without its branch or tag."""
+    whole = re.search(r'^Repository = "([^"]+)"', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    return re.sub(r"@[^/]*$", "", whole)
 
 
 # --- the site ---------------------------------------------------------------------------------------------------

@@ -92,6 +92,9 @@ class Benchmark(Sequence[Pair]):
         self.name, self.scale, self._hr, self._lr = name, scale, hr, lr
         self._degrade = degrade or degradation.create("bicubic", scale)
 
+    def __repr__(self) -> str:
+        return f"Benchmark({self.name}, ×{self.scale}, {len(self)} images)"
+
     def __len__(self) -> int:
         return len(self._hr)
 
@@ -126,11 +129,12 @@ def pairs(lr_folder: str | os.PathLike, hr_folder: str | os.PathLike, scale: int
     return Benchmark(Path(hr_folder).name, scale, hr, lr)
 
 
-def benchmarks(folder: str | os.PathLike, scale: int) -> list[Benchmark]:
+def benchmarks(folder: str | os.PathLike, scale: int, degrade: Callable | None = None) -> list[Benchmark]:
     """The benchmarks in a folder.
 
     A folder with a subfolder ``HR`` is one benchmark (LR from ``LRx4`` and the like where it is there, made bicubically
-    where not); so is a folder of images, taken as HR; otherwise each subfolder that is one of these counts.
+    where not); so is a folder of images, taken as HR; otherwise each subfolder that is one of these counts. With `degrade`, as
+    in `Benchmark`, LR is always made from HR.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -139,18 +143,18 @@ def benchmarks(folder: str | os.PathLike, scale: int) -> list[Benchmark]:
         )
     if (folder / "HR").is_dir():
         stored = folder / f"LRx{scale}"
-        if stored.is_dir():
+        if stored.is_dir() and degrade is None:
             benchmark = pairs(stored, folder / "HR", scale)
         else:
-            benchmark = Benchmark(folder.name, scale, photos(folder / "HR"))
+            benchmark = Benchmark(folder.name, scale, photos(folder / "HR"), degrade=degrade)
         benchmark.name = folder.name
         return [benchmark]
     if any(f.suffix.lower() in images.SUFFIXES for f in folder.iterdir()):
-        return [Benchmark(folder.name, scale, photos(folder))]
+        return [Benchmark(folder.name, scale, photos(folder), degrade=degrade)]
     found = []
     for child in sorted(f for f in folder.iterdir() if f.is_dir()):
         if (child / "HR").is_dir() or any(f.suffix.lower() in images.SUFFIXES for f in child.iterdir()):
-            found += benchmarks(child, scale)
+            found += benchmarks(child, scale, degrade)
     if not found:
         raise ValueError(f"{folder} holds no images and no benchmark: expected images, or folders with HR and LRx{scale} inside")
     return found

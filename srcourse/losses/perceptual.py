@@ -163,7 +163,9 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
         return None
     if weights == "course":
         if network != "vgg19":
-            raise ValueError(f"the course trained a narrow vgg19, not {network}: expected network='vgg19' with weights='course'")
+            raise ValueError(
+                f"the course trained a narrow vgg19, not {network}: take network='vgg19' (in a recipe: --set perceptual.network=vgg19)"
+            )
         return _COURSE
     if weights != "imagenet":
         if not Path(weights).is_file():
@@ -172,7 +174,7 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
     import torchvision  # here, as it takes seconds to load, and few need it
 
     address = torchvision.models.get_model_weights(network).DEFAULT.url
-    otherwise = "take weights='random', or 'course' for vgg19 (in a recipe: --set perceptual.weights=course)"
+    otherwise = "take weights='random', or 'course' for vgg19 (--set perceptual.weights=course --set perceptual.network=vgg19)"
     return pretrained(address, f"the ImageNet weights of {network}", otherwise)
 
 

@@ -75,7 +75,7 @@ def _prepare(image, reference, border, channel, quantize) -> tuple[torch.Tensor,
     if channel not in ("y", "rgb"):
         raise ValueError(f"channel is {channel!r}: expected 'y' or 'rgb'")
     images.check(image)
-    images.check(reference, name="reference")
+    images.check(reference, name="reference", margin=0.5)
     if image.shape != reference.shape:
         raise ValueError(f"the image has shape {tuple(image.shape)} and the reference {tuple(reference.shape)}: expected equal shapes")
     if image.ndim > 4 or image.shape[-3] not in (1, 3):

@@ -1,6 +1,7 @@
 """Names to networks: a plain dict of builders. What a name stands for is one look away."""
 
 import inspect
+from collections.abc import Callable
 
 from torch import nn
 
@@ -32,6 +33,7 @@ DISCRIMINATORS = {
 }
 PREDICTORS = {"score_predictor": ScorePredictor}
 BUILDERS = {**GENERATORS, **DISCRIMINATORS, **PREDICTORS}
+_REGISTERED: set[str] = set()  # names of networks that are not the course's
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
@@ -86,6 +88,36 @@ def create(name: str, **options) -> nn.Module:
             raise ValueError(f"{name}'s {key} is {value!r}: expected {_KINDS[expected]}, such as {defaults[key]!r}")
     model.name, model.options = name, options
     return model
+
+
+def register(name: str, builder: Callable[..., nn.Module]) -> None:
+    """Give a network of your own a name, for `create`, recipes, `save` and `load`, in this process.
+
+    Parameters
+    ----------
+    name : str
+        A new one; a name that `register` gave may be given again.
+    builder : callable
+        A class or function that takes ``scale`` and further options, each with a default, and returns a network: (N, 3, h, w) in [0, 1]
+        → (N, 3, scale·h, scale·w).
+
+    Raises
+    ------
+    ValueError
+        For a name of the course's own, or a builder that takes no ``scale``.
+
+    Examples
+    --------
+    >>> register("mine", lambda scale=4, channels=8: nn.Sequential(nn.Conv2d(3, channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)))
+    >>> create("mine", scale=2).options
+    {'scale': 2}
+    """
+    if name in BUILDERS and name not in _REGISTERED:
+        raise ValueError(f"{name!r} is a network of the course: expected another name")
+    if "scale" not in inspect.signature(builder).parameters:
+        raise ValueError(f"the builder of {name!r} takes no scale: expected options such as (scale=4, channels=64)")
+    _REGISTERED.add(name)
+    GENERATORS[name] = BUILDERS[name] = builder
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from srcourse import degradation, models
-from srcourse.losses.perceptual import layer_names
+from srcourse.losses.perceptual import find_weights, layer_names
 from srcourse.models.eusr import EUSR
 from srcourse.models.recursive import RecursiveCascade
 from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, PREDICTORS, options_of
@@ -184,7 +184,7 @@ class Recipe(_Part):
         if self.method == "scores" and self.data.patch < 32:
             raise ValueError(f"data.patch is {self.data.patch}: a score predictor needs at least 32")
         if self.data.batch % self.data.crops_per_image:
-            raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of crops_per_image {self.data.crops_per_image}")
+            raise ValueError(f"data.batch is {self.data.batch}: expected a multiple of data.crops_per_image {self.data.crops_per_image}")
         if "scale" in self.model.options:
             raise ValueError("the scale stands at the top of a recipe, not in its model")
         expected = PREDICTORS if self.method == "scores" else GENERATORS
@@ -216,9 +216,7 @@ class Recipe(_Part):
         if self.method == "multi-pass" and (self.scale != 4 or (self.four_pass.multi_pass and generator.scales != (2, 4, 8))):
             raise ValueError("method: multi-pass needs scale: 4, and an eusr with scales: [2, 4, 8]")
         if self.four_pass.decimate and not self.four_pass.multi_pass:
-            raise ValueError(
-                "four_pass.decimate is about the road over ×8, which four_pass.multi_pass: false leaves out: set one of both"
-            )
+            raise ValueError("four_pass.decimate is about the road over ×8, which four_pass.multi_pass: false leaves out: set one of both")
 
     def _check_losses(self) -> None:
         weights = self.loss_weights
@@ -232,6 +230,8 @@ class Recipe(_Part):
             raise ValueError("all loss_weights are 0: expected at least one above")
         if game and self.discriminator is None:
             raise ValueError(f"method: {self.method} needs a discriminator: set discriminator.name=patch_discriminator, for instance")
+        if weights.perceptual and self.perceptual.weights == "course":
+            find_weights(self.perceptual.network, "course")
         layers = layer_names(self.perceptual.network)
         if self.perceptual.layer not in layers:
             raise ValueError(f"perceptual.layer is {self.perceptual.layer!r}: expected one of {', '.join(layers)}")
@@ -320,7 +320,7 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     Parameters
     ----------
     name : str or path
-        One of `recipes()`, or a YAML file.
+        One of `recipes()`, a YAML file, or a run's folder, whose recipe it was trained with.
     overrides : list of "key=value"
         Dotted keys, values in YAML: ``["model.blocks=4", "data.batch=8"]``. Another ``model.name`` forgets the recipe's
         options of its network.
@@ -345,10 +345,12 @@ def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, 
     {'blocks': 4}
     """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    if (path / "recipe.json").is_file():
+        path = path / "recipe.json"
+    elif path.suffix not in (".yaml", ".yml", ".json"):  # JSON is YAML, too
         path = _folder() / f"{name}.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no recipe {str(name)!r}: expected one of {', '.join(recipes())}, or a .yaml file")
+        raise FileNotFoundError(f"there is no recipe {str(name)!r}: expected one of {', '.join(recipes())}, a .yaml file or a run's folder")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -132,7 +132,11 @@ def train(
             print(f"nothing to do: the run is at step {engine.step} already, beyond the {recipe.steps} asked for")
         elif engine.step < recipe.steps:
             why = "stopped early: no better for its patience" if not (engine.interrupted or engine.out_of_time) else "stopped"
-            go_on = f"; go on with --resume in {folder}" if folder is not None and why == "stopped" else ""
+            go_on = (
+                f"; go on with --resume in {folder} (srcourse train {folder} --resume --out {folder} --data …)"
+                if folder is not None and why == "stopped"
+                else ""
+            )
             print(f"{why}, after step {engine.step} of {recipe.steps}{go_on}")
     return Run(model, engine.history.rows, recipe, folder, engine.step, engine.interrupted, engine.warnings)
 
