@@ -167,9 +167,8 @@ def test_crops():
 
 def test_images_of_another_range_are_refused():
     """As 0…255 or −1…1 they would score, and wrongly: 47 dB in place of 22."""
-    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image, bicubic = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), sr.models.create("bicubic")
     for wrong in (255 * image, 2 * image - 1):
-        bicubic = sr.models.create("bicubic")
         for call in (lambda x: sr.metrics.psnr(image, x), lambda x: sr.metrics.ssim(image, x), lambda x: sr.upscale(bicubic, x)):
             with pytest.raises(ValueError, match=r"has values from .* expected \[0, 1\]; divide 0…255 by 255, for −1…1 take") as caught:
                 call(wrong)

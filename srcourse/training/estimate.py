@@ -124,9 +124,8 @@ def estimate(recipe: Recipe, photos: str | os.PathLike | None = None) -> Estimat
         If there are no such photos.
     """
     photo_bytes = _photo_bytes(recipe, photos)  # a wrong folder is told before anything is measured
-    unit = recipe.data.crops_per_image * max(1, math.ceil(2 / recipe.data.crops_per_image))
     whole = recipe.data.batch
-    patches = min(unit, whole)
+    patches = unit = min(2, whole)
     probe = _probe(recipe, patches, steps=1, counting=True)
     room = (machine.free_device_memory(probe.device) or math.inf) / 2
     for count in (min(8 * patches, whole), whole):  # larger batches are timed truer, as far as time and memory allow
@@ -211,7 +210,7 @@ def _probe(recipe: Recipe, patches: int, *, steps: int, counting: bool) -> Any:
         start=None,
         steps=steps,
         minutes=None,
-        data=_changed(recipe.data, batch=patches, hold_out=0.0),
+        data=_changed(recipe.data, batch=patches, crops_per_image=1, hold_out=0.0),
         optimizer=_changed(recipe.optimizer, accumulate=1),
         perceptual=_changed(recipe.perceptual, weights="course" if recipe.perceptual.weights == "course" else "random"),
         scores=_changed(recipe.scores, head_steps=0, backbone="random"),
