@@ -168,8 +168,8 @@ def test_it_starts_from_a_pixelwise_run(leaves, tmp_path, monkeypatch, command, 
     assert not (tmp_path / "run").exists()
     with pytest.raises(FileNotFoundError, match=r"starts from nope\.safetensors, which is not here: name others with --set start="):
         sr.training.train(tiny(1, "start=nope.safetensors"), leaves, progress=False)
-    with pytest.raises(FileNotFoundError, match="train them with: srcourse train srresnet_small --scale 3, and start from them with"):
-        sr.training.train(sr.training.load_recipe("srgan_small", scale=3, steps=1), leaves, progress=False)
+    with pytest.raises(FileNotFoundError, match="train them with: srcourse train msfm_mse --scale 3, and start from them with"):
+        sr.training.train(sr.training.load_recipe("srgan_small", scale=3, steps=1, start="msfm_mse-x{scale}"), leaves, progress=False)
     wide = sr.training.load_recipe("srgan", steps=1, overrides=["start=srresnet_small-x4", "perceptual.weights=random"])
     with pytest.raises(ValueError, match=r"only 1 of this network's 25\d tensors are in .*srresnet_small-x4"):
         sr.training.train(wide, [torch.rand(3, 192, 192)] * 2, progress=False)

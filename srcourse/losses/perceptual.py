@@ -174,7 +174,7 @@ def find_weights(network: str, weights: str | os.PathLike) -> Path | None:
     import torchvision  # here, as it takes seconds to load, and few need it
 
     address = torchvision.models.get_model_weights(network).DEFAULT.url
-    otherwise = "take weights='random', or 'course' for vgg19 (--set perceptual.weights=course --set perceptual.network=vgg19)"
+    otherwise = "take weights='random' (in a recipe: --set perceptual.weights=random), or with network='vgg19' weights='course'"
     return pretrained(address, f"the ImageNet weights of {network}", otherwise)
 
 
