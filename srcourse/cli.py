@@ -285,9 +285,9 @@ def _check_enlarges(model) -> None:
 
 
 def _refuse(text: str) -> NoReturn:
-    """Words that do not fit what is there: one line, and the exit status of a wrong option."""
+    """Words that do not fit what is there: one line, and exit status 1."""
     _complain(ValueError(text))
-    raise typer.Exit(2)
+    raise typer.Exit(1)
 
 
 def _complain(error: Exception) -> None:

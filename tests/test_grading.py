@@ -377,19 +377,19 @@ def test_without_a_lesson_a_missing_notebook_counts_for_the_one_that_all_are_of(
 def test_a_path_that_does_not_exist_stops_all_before_it_begins(command, tmp_path, graded):
     handed_in(tmp_path / "in", "ada/a.ipynb")
     done = command("grade", tmp_path / "in", tmp_path / "Zimmer*", "--csv", tmp_path / "g.csv")
-    assert done.returncode == 2 and "Zimmer* does not exist: expected a notebook" in one_line(done)
+    assert done.returncode == 1 and "Zimmer* does not exist: expected a notebook" in one_line(done)
     assert graded == [] and done.stdout == "" and not (tmp_path / "g.csv").exists()
-    assert command("grade", tmp_path / "nothing.ipynb").returncode == 2
+    assert command("grade", tmp_path / "nothing.ipynb").returncode == 1
 
 
 def test_a_table_is_neither_replaced_nor_begun_anew_unasked(command, tmp_path, graded):
     folder, grades = handed_in(tmp_path / "in", "ada/a.ipynb"), tmp_path / "g.csv"
     grades.write_text("my own")
     done = command("grade", folder, "--csv", grades)
-    assert done.returncode == 2 and "there already: give --append to keep its rows" in one_line(done)
+    assert done.returncode == 1 and "there already: give --append to keep its rows" in one_line(done)
     for words in (["--append"], ["--csv", grades, "--append", "--overwrite"]):
         done = command("grade", folder, *words)
-        assert done.returncode == 2 and "--append keeps the rows of a table" in one_line(done)
+        assert done.returncode == 1 and "--append keeps the rows of a table" in one_line(done)
     done = command("grade", folder, "--csv", grades, "--append")
     assert done.returncode == 1 and "is no table of grades: expected the columns student,file," in one_line(done)
     assert grades.read_text() == "my own" and graded == []
@@ -452,7 +452,7 @@ def test_a_notebook_that_takes_too_long_and_a_check_that_is_replaced_are_told(tm
     )
     found = grading.grade(path, timeout=20)
     assert results(found) == {"00.1": "PASS", "00.2": "MISSING", "00.3": "MISSING", "00.4": "MISSING"} and not found.finished
-    words = "time-out after 20 s: grade again with a longer --timeout | 00.2, 00.3, 00.4: its checks never reached the grader"
+    words = "time-out: stopped after 20 s; grade again with a longer --timeout | 00.2, 00.3, 00.4: its checks never reached the grader"
     assert found.remarks == words
 
 

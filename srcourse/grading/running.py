@@ -183,7 +183,7 @@ class Watch(threading.Thread):
         while not self._over.wait(0.2):
             now, cell, looks = time.monotonic(), self.cell, looks + 1
             if now - self._begin > self.limits.timeout:
-                return self._halt(f"time-out after {self.limits.timeout:g} s: grade again with a longer --timeout")
+                return self._halt(f"time-out: stopped after {self.limits.timeout:g} s; grade again with a longer --timeout")
             late = now - cell[1] - self.limits.cell_timeout if cell else 0
             if cell and late > 0:
                 if os.name == "nt" or (hinted == cell and late > self.grace):
