@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -227,15 +227,12 @@ def grade(
     if csv is not None and csv.suffix != ".csv":
         raise ValueError(f"{csv} is no name for such a table: expected one that ends in .csv")
     if append and (csv is None or overwrite):
-        _refuse("--append keeps the rows of a table: give its name with --csv, and no --overwrite")
+        raise ValueError("--append keeps the rows of a table: give its name with --csv, and no --overwrite")
     if csv is not None and csv.exists() and not (append or overwrite):
-        _refuse(f"{csv} is there already: give --append to keep its rows and grade the rest, or --overwrite to begin anew")
+        raise ValueError(f"{csv} is there already: give --append to keep its rows and grade the rest, or --overwrite to begin anew")
     if lesson is not None:
         grading.exercises_of(lesson)
-    try:
-        given = grading.submissions(*notebooks)
-    except FileNotFoundError as error:
-        _refuse(str(error))
+    given = grading.submissions(*notebooks)
     table = grading.Table.read(csv) if append and csv.exists() else grading.Table()
     others = {number[:2] for number in table.exercises} - {lesson[:2]} if lesson is not None else set()
     if others:
@@ -282,12 +279,6 @@ def _graded(given: list, table, limits: dict) -> Iterator:
 def _check_enlarges(model) -> None:
     if not hasattr(model, "scale"):
         raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
-
-
-def _refuse(text: str) -> NoReturn:
-    """Words that do not fit what is there: one line, and exit status 1."""
-    _complain(ValueError(text))
-    raise typer.Exit(1)
 
 
 def _complain(error: Exception) -> None:

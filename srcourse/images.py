@@ -3,6 +3,7 @@
 Everywhere in this package a colour image is a float32 tensor (3, H, W), sRGB in [0, 1]; a batch is (N, 3, H, W).
 """
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -219,7 +220,8 @@ def crop_border(image: torch.Tensor, border: int) -> torch.Tensor:
 def check(image: torch.Tensor, *, name: str = "image", margin: float = 1.0) -> torch.Tensor:
     """Refuse what is not a finite floating-point image (..., C, H, W) with one clear line; returns it unchanged.
 
-    Values may lie outside [0, 1] by `margin`, as filters and networks overshoot; those of 0…255 and of −1…1 are far from it.
+    Values may lie outside [0, 1] by `margin`, as filters and networks overshoot. The default refuses those of 0…255, one half
+    those of −1…1 as well.
     """
     if not isinstance(image, torch.Tensor):
         raise ValueError(f"{name} is a {type(image).__name__}: expected a torch tensor (3, H, W) in [0, 1]; see srcourse.images.read")
@@ -227,9 +229,9 @@ def check(image: torch.Tensor, *, name: str = "image", margin: float = 1.0) -> t
         raise ValueError(f"{name} has dtype {image.dtype}: expected floating point in [0, 1]; divide 8-bit values by 255")
     if image.ndim < 3 or image.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(image.shape)}: expected (channels, height, width), optionally batched")
-    if not torch.isfinite(image).all():
+    lowest, highest = (value.item() for value in image.detach().aminmax())  # NaN where there is one
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ValueError(f"{name} holds NaN or infinite values: check what produced it")
-    lowest, highest = (value.item() for value in image.detach().aminmax())
     if lowest < -margin or highest > 1 + margin:
         raise ValueError(
             f"{name} has values from {lowest:.3g} to {highest:.3g}: expected [0, 1]; divide 0…255 by 255, for −1…1 take (x + 1) / 2"

@@ -94,23 +94,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _once(model: nn.Module, lr: torch.Tensor, tile: int | None, overlap: int) -> torch.Tensor:
     height, width = lr.shape[-2:]
     if tile is None or (height <= tile and width <= tile):
-        sr = model(lr)
-        if not isinstance(sr, torch.Tensor):
-            raise ValueError(f"{type(model).__name__} returned a {type(sr).__name__}: expected one tensor of images (N, 3, s·h, s·w)")
-        return sr.float()
+        return _images(model, lr)
     sr = None
     for top, bottom in _spans(height, tile):
         for left, right in _spans(width, tile):
             # the tile, and as much around it as there is: image edges stay image edges
             up, low = max(0, top - overlap), min(height, bottom + overlap)
             west, east = max(0, left - overlap), min(width, right + overlap)
-            piece = model(lr[..., up:low, west:east]).float()
+            piece = _images(model, lr[..., up:low, west:east])
             scale = piece.shape[-1] // (east - west)
             if sr is None:
                 sr = piece.new_empty((*lr.shape[:-2], height * scale, width * scale))
             inner = piece[..., (top - up) * scale : (bottom - up) * scale, (left - west) * scale : (right - west) * scale]
             sr[..., top * scale : bottom * scale, left * scale : right * scale] = inner
     return sr
+
+
+def _images(model: nn.Module, lr: torch.Tensor) -> torch.Tensor:
+    sr = model(lr)
+    if not isinstance(sr, torch.Tensor):
+        raise ValueError(f"{type(model).__name__} returned a {type(sr).__name__}: expected one tensor of images (N, 3, s·h, s·w)")
+    return sr.float()
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:

@@ -552,6 +552,7 @@ def test_links_open_what_they_name(welcome):
     for link, file in (("Glossary", "docs/glossary.md"), ("Degradation →", "01_degradation.ipynb")):
         welcome.cell("l00-000").get_by_role("link", name=link).click()
         page.wait_for_function(f"file => ({path})()?.endsWith(file)", arg=file)
+        assert page.evaluate(path).endswith(file)
         page.wait_for_timeout(500)  # for its tab and its text
         browser.keep(page, f"welcome-link-{link.split()[0].lower()}")
         page.locator(".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text="00_welcome.ipynb").click()

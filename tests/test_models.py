@@ -502,6 +502,7 @@ def test_what_a_network_gives_back_must_be_images():
         def forward(self, x):
             return [x, x]
 
-    with pytest.raises(ValueError, match="Stages returned a list: expected one tensor of images"):
-        sr.upscale(Stages(), torch.rand(3, 8, 8))
+    for tile in (None, 8):
+        with pytest.raises(ValueError, match="Stages returned a list: expected one tensor of images"):
+            sr.upscale(Stages(), torch.rand(3, 16, 16), tile=tile)
     assert sr.upscale(nn.Upsample(scale_factor=4), torch.rand(3, 8, 8)).shape == (3, 32, 32)  # it has a name, and is no judge

@@ -22,6 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from srcourse import address
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml")
@@ -175,7 +177,7 @@ def links(text: str, folder: str, files: Copies) -> str:
 def repository(root: Path) -> str:
     """The project's address, from [project.urls], without its branch or tag."""
     whole = re.search(r'^Repository = "([^"]+)"', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE).group(1)
-    return re.sub(r"@[^/]*$", "", whole)
+    return address.split(whole)[0]
 
 
 # --- the site ---------------------------------------------------------------------------------------------------

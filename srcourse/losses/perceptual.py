@@ -50,7 +50,7 @@ class VGGFeatures(nn.Module):
         As `layer_names` lists them.
     weights : "imagenet", "course", "random" or a path
         torchvision's, downloaded at the first use; those that come with the course, a VGG19 with an eighth of the channels
-        which learned to tell distortions of photographs apart (``data_scripts/fit_features.py``), for work offline; a fixed
+        which learned how strong distortions of photographs are (``data_scripts/fit_features.py``), for work offline; a fixed
         random draw (He's initialisation), for controls and tests; or a file of your own (.safetensors, or .pth with plain
         tensors) with torchvision's names. A .safetensors file may hold fewer channels.
 
