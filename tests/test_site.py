@@ -1,7 +1,7 @@
 """The web site: every link leads somewhere, every figure is described, and in a browser it works from plain files, for everybody.
 
-The site's packages are a dependency group of their own ("site"); without them only the parts that need none are tested. The tests
-in a browser look for Chromium where playwright or Debian put it, and for axe-core in `SRCOURSE_AXE` or in node_modules.
+The site's packages are a dependency group of their own ("site", which uv installs unasked); without them only the parts that need none
+are tested. axe-core comes with a package of the group "dev", or is what npm, or `SRCOURSE_AXE`, names.
 """
 
 import html
@@ -10,13 +10,13 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import chromium
 from PIL import Image
 
 from conftest import ROOT
@@ -261,29 +261,26 @@ PREPARE = """() => {
   });
   document.querySelectorAll('pre').forEach(block => block.normalize());
 }"""
+AXE_OF_NPM = "node_modules/axe-core/axe.min.js"
 RULES = ["color-contrast", "heading-order", "page-has-heading-one", "empty-heading", "image-alt", "link-name", "button-name", "label"]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        places = [playwright.chromium.executable_path, *(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))]
-        executable = next((place for place in places if place and Path(place).is_file()), None)
-        if executable is None:
-            pytest.skip("no Chromium: install one, or run  playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def visit(site, browser):
-    """Open a page as a file; what it logs as an error, or asks of a network, is an error."""
+    """Open a page as a file; what it logs as an error, or asks of a network, is an error.
+
+    Without motion, unless asked for: what fades in is pale for 0.3 s, and axe-core would measure its contrast then.
+    """
     contexts, troubles = [], []
 
-    def open_page(name, theme="light", query=""):
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    def open_page(name, theme="light", query="", motion="reduce"):
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, reduced_motion=motion)
         context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
         contexts.append(context)
         page = context.new_page()
@@ -301,10 +298,11 @@ def visit(site, browser):
 
 @pytest.fixture(scope="module")
 def axe():
-    places = [os.environ.get("SRCOURSE_AXE"), ROOT / "node_modules" / "axe-core" / "axe.min.js"]
+    package = importlib.util.find_spec("axe_playwright_python")
+    places = [os.environ.get("SRCOURSE_AXE"), package and Path(package.origin).with_name("axe.min.js"), ROOT / AXE_OF_NPM]
     found = next((Path(place) for place in places if place and Path(place).is_file()), None)
     if found is None:
-        pytest.skip("no axe-core: npm install axe-core, or name its axe.min.js in SRCOURSE_AXE")
+        pytest.skip("no axe-core: it is in the dependency group dev; or npm install axe-core, or name its axe.min.js in SRCOURSE_AXE")
     return found.read_text(encoding="utf-8")
 
 
@@ -338,6 +336,16 @@ def test_axe_would_find_something(visit, axe):
     page.evaluate(axe)
     found = page.evaluate(AXE, RULES)
     assert {"color-contrast", "heading-order"} <= {violation["id"] for violation in found["violations"]}
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_for_those_who_ask_for_less_motion(visit, motion):
+    page = visit("notebooks/03_srresnet.html", motion=motion)
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    moving = page.evaluate("document.getAnimations().length")
+    assert moving == 0 if motion == "reduce" else moving > 0
 
 
 @pytest.mark.slow

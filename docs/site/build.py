@@ -187,7 +187,7 @@ def build(out: Path, root: Path = ROOT) -> list[str]:
     """Make the site in `out`, replacing an earlier one; returns the names of the lessons. Warnings of Sphinx are errors."""
     lacking = missing()
     if lacking:
-        raise SystemExit(f"the site needs {', '.join(lacking)}: install the dependency group with  uv sync --group site")
+        raise SystemExit(f"the site needs {', '.join(lacking)}: install the dependency group site: uv sync, or pip install --group site")
     if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").is_file():
         raise SystemExit(f"{out} holds something else than a site: choose an empty folder, or a new one")
     with tempfile.TemporaryDirectory() as scratch:
