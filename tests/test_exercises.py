@@ -187,6 +187,17 @@ def test_honest_mistakes_get_a_hint_that_fits(number, answer, hint):
     assert result == "FAIL" and hint in message
 
 
+@pytest.mark.parametrize("number", ["03.2", "05.5", "09.2"])
+def test_a_block_passes_its_gradient_on(number):
+    result, message = verdict(ALL[number], a_block(number, fault="cut"))
+    assert result == "FAIL" and "The gradient is cut" in message
+
+
+def test_a_class_without_forward_is_told_so():
+    result, message = verdict(ALL["05.5"], type("Block", (a_block("05.5"),), {"forward": nn.Module.forward}))
+    assert result == "FAIL" and "Does `def forward` stand inside the class" in message
+
+
 def test_one_run_is_not_sold_as_a_finding():
     assert "In this short run" in ALL["03.6"].title
 
@@ -213,7 +224,7 @@ def a_block(number, *, backwards=True, fault="", kernel=3):
                     y = self.c2(F.relu(self.c1(F.relu(u))))
                 else:
                     y = (self.c1 if fault == "one twice" else self.c2)(F.relu(self.c1(u)))
-                u = y if fault == "no skip" else x + y
+                u = y if fault == "no skip" else (x.detach() if fault == "cut" else x) + y
             return u
 
     return Block
@@ -257,6 +268,8 @@ def test_check_prints_logs_and_is_strict_when_asked(monkeypatch, capsys, tmp_pat
     for odd in ("77.7", ["00.1"], None):
         with pytest.raises(ValueError, match="there is no exercise"):
             exercises.check(odd, 1)
+    with pytest.raises(ValueError, match=r"there is no exercise '1\.1': did you mean '01\.1'\?"):
+        exercises.check("1.1", 1)
 
 
 # --- grading ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """How an exercise is checked: tools for the lessons' checks, and the verdict that the learner sees."""
 
 import contextlib
+import copy
+import difflib
 import importlib
 import json
 import os
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 import srcourse.exercises
-from srcourse.exercises.comparing import close, in_its_form, is_number, mismatch, plain, show
+from srcourse.exercises.comparing import close, gradients, in_its_form, is_number, mismatch, plain, show
 
 
 class Wrong(Exception):
@@ -64,7 +66,8 @@ def same_function(
 ) -> Callable[[Any], None]:
     """A check that a function gives what `reference` gives on each of `cases()`, argument tuples, smallest first.
 
-    If it is wrong, and one of `mistakes` gives the same wrong result, or raises the same error, that mistake's hint is shown.
+    If it is wrong, and one of `mistakes` gives the same wrong result, or raises the same error, that mistake's hint is shown;
+    of several, the one that agrees with the answer in most cases.
     """
 
     def check_function(answer: Any) -> None:
@@ -77,9 +80,32 @@ def same_function(
                 raise Wrong(str(wrong), _hint_to_error(mistakes, arguments, wrong.error) or wrong.hint) from None
             if not close(got, expected, tolerance):
                 where = f"with ({', '.join(map(show, arguments))})"
-                raise differs(where, got, expected, _hint(mistakes, arguments, got, tolerance), tolerance)
+                numbers = in_its_form(got, expected)
+                fitting = _fitting(mistakes, arguments, got, tolerance)
+                if not fitting and not close(numbers, expected, tolerance):
+                    fitting = _fitting(mistakes, arguments, numbers, tolerance)
+                hint = max(fitting, key=lambda m: _agreement(m, answer, cases(), tolerance)).hint if fitting else ""
+                raise differs(where, got, expected, hint, tolerance)
 
     return check_function
+
+
+def same_gradient(reference: Callable, cases: Callable[[], Sequence[tuple]], inputs: int = 1) -> Callable[[Any], None]:
+    """A check that a loss with the right values passes on the gradients of `reference`, to its first `inputs` arguments."""
+
+    def check_gradient(answer: Any) -> None:
+        for arguments in cases():
+            where = f"with ({', '.join(map(show, arguments))}): the value is right, "
+            expected, got = (gradients(loss, arguments, inputs) for loss in (reference, answer))
+            require(got is not None, where + "but it passes no gradient on", CUT)
+            require(all(bool(g.isfinite().all()) for g in got), where + "but its gradient is not finite", _NOT_FINITE)
+            require(close(got, expected, 1e-4), where + "its gradient is not", CUT)
+
+    return check_gradient
+
+
+CUT = "The gradient is cut on the way: no .detach(), .item(), torch.no_grad() or NumPy between what comes in and the result."
+_NOT_FINITE = "Something overflows on the way, perhaps in the branch that torch.where does not choose: its gradient counts all the same."
 
 
 def value_near(
@@ -125,18 +151,24 @@ _ERRORS = {  # what the commonest errors want to say
         "`if`, `and` and `or` decide once, but an array holds many values: use np.where(condition, this, that), or masks, & and |."
     ),
     "must match the size of tensor": "Two tensors of different sizes meet: print the .shape of both.",
+    "before Module.__init__() call": "super().__init__() comes first in __init__, before any layer.",
+    "positional argument": "A function got more or fewer arguments than it takes: is your `def` line still the exercise's?",
 }
 
 
 def call(function: Callable, *arguments: Any) -> Any:
     """Call the learner's function on copies; `Todo` for a stub, `Wrong` for an exception, a changed argument or no result."""
-    copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    copies = [a.clone() if isinstance(a, torch.Tensor) else copy.deepcopy(a) if isinstance(a, _DATA) else a for a in arguments]
     where = f"with ({', '.join(map(show, arguments))})"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # between libraries: nothing that a learner can mend
             result = function(*copies)
-    except NotImplementedError:
+    except NotImplementedError as error:
+        if "missing the required" in str(error):
+            raise Wrong(
+                "the module has no `forward`", "Does `def forward` stand inside the class, as far to the right as __init__?"
+            ) from None
         raise Todo from None
     except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {error}"
@@ -145,19 +177,48 @@ def call(function: Callable, *arguments: Any) -> Any:
     if result is ...:
         raise Todo
     require(result is not None, f"{where}: your function gave back None", "Is the `return` missing? print() only shows a value.")
-    for copy, argument in zip(copies, arguments, strict=True):
-        if isinstance(argument, torch.Tensor) and not torch.equal(copy, argument):
-            raise Wrong("it changed its argument in place", "Work on a copy: x = x.clone(), or use x - y in place of x -= y.")
+    for given, argument in zip(copies, arguments, strict=True):
+        if isinstance(argument, _DATA) and not _unchanged(given, argument):
+            raise Wrong("it changed its argument in place", _IN_PLACE)
     return result
+
+
+_DATA = (torch.Tensor, np.ndarray, list, dict)  # a network and its optimizer are there to be changed
+_IN_PLACE = "Work on a copy: x = x.clone(), or use x - y in place of x -= y, and no inplace=True."
+
+
+def _unchanged(now: Any, before: Any) -> bool:
+    if isinstance(before, torch.Tensor):
+        return torch.equal(now, before)
+    if isinstance(before, np.ndarray):
+        return np.array_equal(now, before)
+    if isinstance(before, list | tuple):
+        return len(now) == len(before) and all(map(_unchanged, now, before))
+    return now == before
 
 
 def differs(where: str, got: Any, expected: Any, hint: str = "", tolerance: float = 1e-5) -> Wrong:
     """The exception for a result that is not the expected one."""
-    if not hint and close(in_its_form(got, expected), expected, tolerance):
-        form = "a NumPy array" if isinstance(got, np.ndarray) else f"a {type(got).__name__}"
-        wanted = "a PyTorch tensor" if isinstance(expected, torch.Tensor) else "PyTorch tensors in it"
-        hint = f"The numbers are right, but this is {form}: return {wanted}."
-    return Wrong(f"{where}: {mismatch(got, expected, tolerance)}", hint)
+    return Wrong(f"{where}: {mismatch(got, expected, tolerance)}", hint or _form(got, expected, tolerance))
+
+
+def _form(got: Any, expected: Any, tolerance: float) -> str:
+    """What to say about the form of a result: its type and shape."""
+    mine, single = in_its_form(got, expected), isinstance(expected, torch.Tensor) and not expected.ndim
+    form = "a NumPy array" if isinstance(got, np.ndarray) else f"a {type(got).__name__}"
+    if isinstance(expected, tuple | list):
+        wanted = f"a {type(expected).__name__}" if isinstance(got, np.ndarray | torch.Tensor) else "PyTorch tensors in it"
+    else:
+        wanted = "a PyTorch tensor, without .item()" if single and is_number(got) else "a PyTorch tensor"
+    if close(mine, expected, tolerance):
+        return f"The numbers are right, but this is {form}: return {wanted}."
+    if not isinstance(mine, torch.Tensor) or not isinstance(expected, torch.Tensor):
+        return ""
+    if mine is not got:
+        return f"This is {form}, and its numbers differ too: return {wanted}."
+    if mine.numel() == expected.numel() and close(mine.reshape(expected.shape), expected, tolerance):
+        return f"The numbers are right, but not their shape: {tuple(mine.shape)}, where {tuple(expected.shape)} is asked for."
+    return "One number is asked for, not one for each value: is a mean or a sum missing?" if single and mine.numel() > 1 else ""
 
 
 def require(condition: bool, message: str, hint: str = "") -> None:
@@ -166,12 +227,26 @@ def require(condition: bool, message: str, hint: str = "") -> None:
         raise Wrong(message, hint)
 
 
-def _hint(mistakes: Sequence[Mistake], arguments: tuple, got: Any, tolerance: float) -> str:
-    for mistake in mistakes:
-        with contextlib.suppress(Exception):
-            if close(got, mistake.answer(*arguments), tolerance):
-                return mistake.hint
-    return ""
+def _fitting(mistakes: Sequence[Mistake], arguments: tuple, got: Any, tolerance: float) -> list[Mistake]:
+    """The mistakes that give this result."""
+    return [mistake for mistake in mistakes if _gives(mistake, arguments, got, tolerance)]
+
+
+def _gives(mistake: Mistake, arguments: tuple, got: Any, tolerance: float) -> bool:
+    try:
+        return bool(close(got, mistake.answer(*arguments), tolerance))
+    except Exception:  # this mistake is none here
+        return False
+
+
+def _agreement(mistake: Mistake, answer: Callable, cases: Sequence[tuple], tolerance: float) -> int:
+    """In how many cases an answer gives what this mistake gives."""
+    found = 0
+    for arguments in cases:
+        with contextlib.suppress(Exception, SystemExit, Todo):
+            got = call(answer, *arguments)
+            found += _gives(mistake, arguments, in_its_form(got, mistake.answer(*arguments)), tolerance)
+    return found
 
 
 def _hint_to_error(mistakes: Sequence[Mistake], arguments: tuple, error: str) -> str:
@@ -223,7 +298,9 @@ def check(exercise_id: str, answer: Any) -> None:
     """
     exercises = all_exercises()
     if not isinstance(exercise_id, str) or exercise_id not in exercises:
-        raise ValueError(f"there is no exercise {exercise_id!r}: expected one of {', '.join(exercises)}")
+        alike = difflib.get_close_matches(str(exercise_id).zfill(4), exercises, 1)
+        advice = f"did you mean {alike[0]!r}?" if alike else "expected one such as '01.1'"
+        raise ValueError(f"there is no exercise {exercise_id!r}: {advice}")
     if hand_in is not None:
         return hand_in(exercise_id, answer)
     exercise = exercises[exercise_id]

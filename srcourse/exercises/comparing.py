@@ -3,7 +3,7 @@
 import itertools
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -20,6 +20,8 @@ def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
         if not isinstance(got, torch.Tensor) or got.shape != expected.shape or got.is_complex():
             return False
         return bool(torch.allclose(got.double(), expected.double(), rtol=tolerance, atol=tolerance))
+    if isinstance(expected, np.ndarray):
+        return isinstance(got, np.ndarray) and got.shape == expected.shape and np.allclose(got, expected, tolerance, tolerance)
     if isinstance(expected, str | bool):
         return got == expected
     if isinstance(expected, int | float):
@@ -44,12 +46,14 @@ def plain(value: Any) -> Any:
 
 
 def in_its_form(got: Any, expected: Any) -> Any:
-    """The result with tensors in place of arrays and lists, where tensors are expected."""
-    if isinstance(expected, torch.Tensor) and isinstance(got, np.ndarray | list | tuple):
+    """The result with tensors in place of arrays, lists and numbers where tensors are expected, and a list in place of a tensor."""
+    if isinstance(expected, torch.Tensor) and (isinstance(got, np.ndarray | list | tuple) or is_number(got)):
         try:
             return torch.from_numpy(np.array(got))
         except (TypeError, ValueError, RuntimeError):  # no numbers, or rows of different lengths
             return got
+    if isinstance(expected, tuple | list) and isinstance(got, torch.Tensor | np.ndarray):
+        return got.tolist()
     if isinstance(expected, tuple | list) and isinstance(got, tuple | list) and len(got) == len(expected):
         return [in_its_form(g, e) for g, e in zip(got, expected, strict=True)]
     return got
@@ -77,6 +81,8 @@ def _show(value: Any) -> str:
         return f"{kind} of shape {tuple(number.shape)}, {number.min():.4g} to {number.max():.4g}, mean {number.mean():.5g}"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list) and any(isinstance(one, torch.Tensor) for one in value):
+        return f"[{', '.join(map(show, value))}]"
     with np.printoptions(legacy="1.21"):  # 1 in place of np.int64(1)
         text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -111,6 +117,27 @@ def _first_difference(got: Any, expected: Any, tolerance: float) -> tuple[str, A
 
 def _exact(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else show(value)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------
+
+
+def gradients(function: Callable[..., torch.Tensor], arguments: Sequence[Any], inputs: int = 1) -> list[torch.Tensor] | None:
+    """The gradients that a loss, or the sum of squares of a larger result, sends to its first `inputs` arguments; None if it can't."""
+    leaves: list[torch.Tensor] = []
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, list):
+            return [leaf(one) for one in value]
+        leaves.append(value.detach().clone().requires_grad_())
+        return leaves[-1]
+
+    given = [leaf(value) for value in arguments[:inputs]]
+    try:
+        result = function(*given, *arguments[inputs:])
+        return list(torch.autograd.grad(result.square().sum() if result.ndim else result, leaves))
+    except (RuntimeError, TypeError, AttributeError):  # detached on the way, or no tensor at all
+        return None
 
 
 # --- networks ---------------------------------------------------------------------------------------------------

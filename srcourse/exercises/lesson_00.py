@@ -1,6 +1,7 @@
 """The checks of lesson 00: a first function, a prediction, a mean, and a search."""
 
 import functools
+import statistics
 
 import srcourse as sr
 from srcourse.exercises.checking import Exercise, Mistake, one_of, same_function, value_near
@@ -17,6 +18,14 @@ _SHAPE_MISTAKES = (
     Mistake(lambda shape, scale: tuple(side * scale for side in shape), "The colours are not upscaled: three stay three."),
     Mistake(lambda shape, scale: (shape[0], shape[1] + scale, shape[2] + scale), "A scale multiplies; it does not add."),
     Mistake(lambda shape, scale: (shape[0], shape[1] * scale, shape[2]), "Both sides grow: the width too."),
+    Mistake(lambda shape, scale: (shape[0], shape[1], shape[2] * scale), "Both sides grow: the height too."),
+    Mistake(lambda shape, scale: (shape[1] * scale, shape[2] * scale), "Three numbers are asked for: the channels come first."),
+    Mistake(lambda shape, scale: (shape[1] * scale, shape[2] * scale, shape[0]), "The channels come first: (channels, height, width)."),
+    Mistake(lambda shape, scale: (shape[0], shape[2] * scale, shape[1] * scale), "The height comes before the width."),
+    Mistake(lambda shape, scale: (shape[0], shape[1] ** scale, shape[2] ** scale), "** takes a power: multiply with *."),
+    Mistake(lambda shape, scale: (shape[0], shape[1] / scale, shape[2] / scale), "The image grows: multiply, do not divide."),
+    Mistake(lambda shape, scale: shape * scale, "A tuple times a number repeats the tuple: multiply its numbers one by one."),
+    Mistake(lambda shape, scale: (3, 300, 448), "That is the example's answer: compute it from `shape` and `scale`."),
 )
 
 
@@ -31,6 +40,21 @@ _GAIN_MISTAKES = (
         Mistake(lambda m, b, n=n: _mean_gain(m, b) * len(m) / n, f"Divide by the number of photos, len(method): it is not always {n}.")
         for n in (3, 2)
     ),
+    Mistake(lambda method, baseline: [method[name] - baseline[name] for name in method], "Those are the gains: take their mean."),
+    Mistake(lambda method, baseline: _mean_gain(method, dict.fromkeys(method, 0)), "The baseline is missing: subtract its PSNR."),
+    Mistake(
+        lambda method, baseline: next(method[n] - baseline[n] for n in method), "That is the first photo's gain: take the mean of all."
+    ),
+    Mistake(lambda method, baseline: sum(abs(method[n] - baseline[n]) for n in method) / len(method), "A loss counts as a loss: no abs."),
+    Mistake(
+        lambda method, baseline: sum(method[n] / baseline[n] for n in method) / len(method),
+        "Compare decibels by taking one from the other, not by dividing them.",
+    ),
+    Mistake(
+        lambda method, baseline: sum(method[n] - baseline[n] for n in method) // len(method), "// cuts off the decimals: divide with /."
+    ),
+    Mistake(lambda method, baseline: round(_mean_gain(method, baseline)), "No rounding: half a decibel counts."),
+    Mistake(lambda method, baseline: statistics.median(method[n] - baseline[n] for n in method), "The mean, not the median."),
     Mistake(lambda method, baseline: max(method[n] - baseline[n] for n in method), "That is the best photo's gain: take the mean of all."),
 )
 
@@ -78,7 +102,7 @@ EXERCISES = [
         same_function(
             _mean_gain,
             lambda: [
-                ({"a": 30.0, "b": 26.0}, {"a": 29.0, "b": 26.5}),
+                ({"a": 26.0, "b": 30.0}, {"a": 26.5, "b": 29.0}),
                 ({"a": 30.0, "b": 26.0}, {"a": 29.0, "b": 27.0}),
                 ({"a": 28.0, "b": 31.5, "c": 30.0}, {"c": 27.0, "a": 27.5, "b": 30.75}),
                 ({"a": 28.0, "b": 31.5, "c": 30.0, "d": 25.0}, {"c": 28.0, "d": 25.5, "a": 27.5, "b": 30.0}),

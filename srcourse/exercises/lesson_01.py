@@ -40,6 +40,13 @@ def _key_cases() -> list[tuple]:
 _KEYS_MISTAKES = (
     Mistake(lambda t, a: _keys(t, -0.5), "The result must depend on a: put a into both polynomials, in place of -0.5."),
     Mistake(lambda t, a: _near_and_far(t, a, torch.zeros_like(t)), "Distances can be negative: take t.abs() first."),
+    Mistake(lambda t, a: _keys(t, -0.75), "The result must depend on a, which is not always -0.75."),
+    Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, a), _keys(t, -0.5)), "The outer polynomial depends on a, too."),
+    Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, -0.5), _keys(t, a)), "The inner polynomial depends on a, too."),
+    Mistake(lambda t, a: _keys(t, -a), "a keeps its sign: it is negative already."),
+    Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, a), torch.zeros_like(t)), "Between one and two pixels the kernel is not 0."),
+    Mistake(lambda t, a: _keys(t, a) - (t.abs() <= 1).to(t), "The inner polynomial ends with + 1: the kernel is 1 in the middle."),
+    Mistake(lambda t, a: _keys(t, a) / _keys(t, a).sum(), "Do not divide by the sum: asked for are values of the kernel itself."),
     Mistake(_keys_without_zero, "Beyond two pixels the kernel is 0: the outer polynomial holds for 1 < |t| < 2 only."),
 )
 
@@ -73,6 +80,30 @@ _GAUSSIAN_MISTAKES = (
     Mistake(lambda sigma, size: _line(size, sigma) / _line(size, sigma).sum(), _SQUARE),
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma), "Sigma is the standard deviation: it stands squared in the exponent."),
     Mistake(lambda sigma, size: _bell(size, -1 / sigma**2), "The exponent is -(u² + v²)/(2σ²): the 2 is missing."),
+    Mistake(
+        lambda sigma, size: _bell(size, -0.5 / sigma**2, middle=0), "The offsets run from -(size // 2) to size // 2: 0 is in the middle."
+    ),
+    Mistake(
+        lambda sigma, size: _bell(size, -0.5 / sigma**2, middle=(size + 1) / 2), "Pixels are numbered from 0: the middle is size // 2."
+    ),
+    Mistake(lambda sigma, size: _bell(size, 0.5 / sigma**2), "The exponent is negative: the middle weighs most."),
+    Mistake(lambda sigma, size: _bell(size, -0.5), "Use `sigma`: it is not always 1."),
+    Mistake(
+        lambda sigma, size: _gaussian(sigma, size + 2), "`size` is the side of the kernel, not its radius or a side without the middle."
+    ),
+    Mistake(lambda sigma, size: _gaussian(sigma, 2 * size + 1), "`size` is the whole side of the kernel, not the radius."),
+    Mistake(
+        lambda sigma, size: _gaussian(sigma, size) / _gaussian(sigma, size).sum(1, keepdim=True),
+        "All weights together sum to one, not those of each row: kernel.sum() without an axis.",
+    ),
+    Mistake(
+        lambda sigma, size: _bell(size * 2 - 1, -0.5 / (sigma * (size - 1)) ** 2)[::2, ::2],
+        "The offsets are whole pixels, -(size // 2) to size // 2, not fractions from -1 to 1.",
+    ),
+    Mistake(
+        lambda sigma, size: (_line(size, sigma)[:, None] + _line(size, sigma)) / (2 * size * _line(size, sigma).sum()),
+        "Column times row, not plus: exponents add when their exponentials are multiplied.",
+    ),
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma**2, middle=size / 2), "The middle pixel is number size // 2, not size / 2."),
 )
 
@@ -112,7 +143,7 @@ def _back_project(estimate: torch.Tensor, lr: torch.Tensor, scale: int) -> torch
 
 def _back_projection_cases() -> list[tuple]:
     random = torch.Generator().manual_seed(6)
-    cases = [(torch.full((1, 8, 8), 0.25, dtype=torch.float64), torch.full((1, 4, 4), 0.75, dtype=torch.float64), 2)]
+    cases = [(torch.full((1, 8, 8), 0.25, dtype=torch.float64), torch.full((1, 4, 4), 0.875, dtype=torch.float64), 2)]
     for channels, height, width, scale in ((1, 6, 9, 2), (3, 5, 8, 4), (3, 7, 4, 3)):
         estimate = torch.rand((channels, scale * height, scale * width), generator=random, dtype=torch.float64)
         cases.append((estimate, torch.rand((channels, height, width), generator=random, dtype=torch.float64), scale))
@@ -146,6 +177,32 @@ _BACK_PROJECTION_MISTAKES = (
     Mistake(
         lambda estimate, lr, scale: estimate + degradation.upscale(lr, scale) - estimate,
         "This throws the estimate away: what is left is bicubic enlarging. The difference is taken in LR, after shrinking the estimate.",
+    ),
+    Mistake(
+        lambda estimate, lr, scale: degradation.upscale(2 * lr - degradation.downscale(estimate, scale), scale),
+        "The correction is added to the estimate, not to the enlarged LR image.",
+    ),
+    Mistake(lambda estimate, lr, scale: (estimate + _back_project(estimate, lr, scale)) / 2, "The whole difference is added, not half."),
+    Mistake(
+        lambda estimate, lr, scale: (estimate + degradation.upscale(lr, scale)) / 2, "No average: add what is missing to the estimate."
+    ),
+    Mistake(
+        lambda estimate, lr, scale: estimate + degradation.upscale((lr - degradation.downscale(estimate, scale)).abs(), scale),
+        "The difference keeps its sign: where the estimate is too bright, it becomes darker.",
+    ),
+    Mistake(
+        lambda estimate, lr, scale: estimate + degradation.upscale((lr - degradation.downscale(estimate, scale)).clamp(0, 1), scale),
+        "Don't clip the difference: where the estimate is too bright, it is negative.",
+    ),
+    Mistake(
+        lambda estimate, lr, scale: estimate + degradation.upscale(lr - estimate[:, ::scale, ::scale], scale),
+        "Picking every scale-th pixel moves the image: shrink with sr.degradation.downscale.",
+    ),
+    Mistake(
+        lambda estimate, lr, scale: (
+            estimate + (lr - degradation.downscale(estimate, scale)).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        ),
+        "Enlarge the difference with sr.degradation.upscale, not by repeating pixels.",
     ),
     Mistake(lambda estimate, lr, scale: _back_project(estimate, lr, scale).clamp(0, 1), "Don't clip: one step may leave [0, 1]."),
 )

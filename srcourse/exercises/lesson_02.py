@@ -52,9 +52,51 @@ _PSNR_MISTAKES = (
         _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / e), lambda d: d.square().sum()),
         "This sums the squared differences: their MEAN makes images of different sizes comparable.",
     ),
+    *(
+        Mistake(
+            lambda image, reference, peak, e=e: 10 * math.log10(peak**2 / ((image - reference).double().square().mean().item() + e)),
+            "A small number is added to avoid dividing by zero. Answer equal images directly: math.inf.",
+        )
+        for e in (1e-10, 1e-6, 1e-8, 1e-12)
+    ),
+    *(
+        Mistake(lambda i, r, peak, v=v: _psnr(i, r, peak) if (i != r).any() else v, "For equal images the PSNR has no limit: math.inf.")
+        for v in (0, 100)
+    ),
     Mistake(
-        lambda image, reference, peak: 10 * math.log10(peak**2 / ((image - reference).double().square().mean().item() + 1e-10)),
-        "A small number is added to avoid dividing by zero. Answer equal images directly: math.inf.",
+        lambda i, r, peak: 10 * math.log10(peak**2 / (i - r).double().square().mean().item()),
+        "Equal images have an MSE of 0, which nothing can be divided by: ask for that first, and return math.inf.",
+    ),
+    Mistake(_psnr_variant(lambda e, peak: 10 * math.log10(e / peak**2)), "Upside down: the squared peak stands above the MSE."),
+    Mistake(
+        _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / e), lambda d: d.abs().mean()),
+        "This takes the absolute differences: PSNR squares them.",
+    ),
+    Mistake(
+        _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / e), lambda d: d.mean().square()),
+        "Square first, then take the mean: errors of both signs must not cancel.",
+    ),
+    Mistake(
+        _psnr_variant(lambda e, peak: 10 * math.log10(peak / math.sqrt(e))),
+        "This is half of it: 10 goes with the squares, peak² / MSE, and 20 with their roots.",
+    ),
+    Mistake(
+        _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / math.sqrt(e))), "A squared peak belongs over the MSE, not over its root."
+    ),
+    Mistake(_psnr_variant(lambda e, peak: peak**2 / e), "The logarithm is missing: 10 · log₁₀ of this."),
+    Mistake(_psnr_variant(lambda e, peak: e), "That is the MSE: now turn it into decibels."),
+    Mistake(_psnr_variant(lambda e, peak: -10 * math.log10(e)), "Use the peak that was passed: it is not always 1."),
+    Mistake(
+        lambda i, r, peak: _psnr_variant(lambda e, _: 10 * math.log10(r.max().item() ** 2 / e))(i, r, peak),
+        "The peak is the largest possible value, which is passed, not the largest value that occurs.",
+    ),
+    Mistake(
+        _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / e), lambda d: d.square().sum() / d[0].numel()),
+        "All values count alike: divide by their number, colours included.",
+    ),
+    Mistake(
+        lambda i, r, peak: (10 * (peak**2 / (i - r).double().square().mean((1, 2))).log10()).mean().item(),
+        "One mean over all values, then the logarithm: not a PSNR for each channel.",
     ),
 )
 
@@ -67,15 +109,20 @@ def _protocol(image: torch.Tensor, reference: torch.Tensor, scale: int) -> float
 
 
 def _protocol_variant(
-    to_luma: Callable = images.rgb_to_y, *, rounding: Callable = images.quantize, cut: bool = True, luma_rounding: Callable = lambda y: y
+    to_luma: Callable = images.rgb_to_y,
+    *,
+    rounding: Callable = images.quantize,
+    cut: Callable | None = images.crop_border,
+    luma_rounding: Callable = lambda y: y,
+    peak: float = 1.0,
 ) -> Callable:
     """The protocol with one step done otherwise."""
 
     def variant(image: torch.Tensor, reference: torch.Tensor, scale: int) -> float:
         luma = [luma_rounding(to_luma(rounding(one.double()))) for one in (image, reference)]
         if cut:
-            luma = [images.crop_border(one, scale) for one in luma]
-        return _psnr(*luma, 1.0)
+            luma = [cut(one, scale) for one in luma]
+        return _psnr(*luma, peak)
 
     return variant
 
@@ -94,7 +141,7 @@ def _protocol_cases() -> list[tuple]:
     def fraction(*size: int) -> torch.Tensor:  # never close to a half, so that every way of rounding agrees
         return 0.8 * torch.rand(size, generator=random) - 0.4
 
-    flat = torch.full((3, 6, 8), 51.0)
+    flat = torch.full((3, 12, 14), 51.0)
     tinted = flat + torch.tensor([30.0, 10.0, 20.0])[:, None, None]
     fine, bright = levels(40, 200, 3, 12, 16), levels(180, 250, 3, 17, 24)
     near = fine + levels(-2, 2, 3, 12, 16) + fraction(3, 12, 16)
@@ -103,6 +150,12 @@ def _protocol_cases() -> list[tuple]:
     return [(image / 255, reference / 255, scale) for image, reference, scale in pairs]
 
 
+def _without_rounding(image: torch.Tensor, reference: torch.Tensor, scale: int, rounded: tuple[bool, bool]) -> float:
+    pair = [images.quantize(one.double()) if yes else one.double() for one, yes in zip((image, reference), rounded, strict=True)]
+    return _protocol_variant(rounding=lambda one: one)(*pair, scale)
+
+
+_BOTH = "Do the same to both images: one of them is not rounded to 8 bits."
 _PROTOCOL_MISTAKES = (
     Mistake(_protocol_variant(lambda rgb: rgb), "This compares all three colours: convert both images to luma first."),
     Mistake(
@@ -113,7 +166,7 @@ _PROTOCOL_MISTAKES = (
         _protocol_variant(lambda rgb: images.rgb_to_y(rgb.flip(-3))),
         "Red and blue are exchanged (OpenCV reads files as BGR). Here the channels come as R, G, B.",
     ),
-    Mistake(_protocol_variant(cut=False), "The border still counts: cut `scale` pixels off all four sides of both images."),
+    Mistake(_protocol_variant(cut=None), "The border still counts: cut `scale` pixels off all four sides of both images."),
     Mistake(_protocol_variant(rounding=lambda one: one), "Round both images to 8 bits first: a saved file holds whole grey levels."),
     Mistake(
         _protocol_variant(rounding=lambda one: (one.clamp(0, 1) * 255).floor() / 255),
@@ -127,6 +180,31 @@ _PROTOCOL_MISTAKES = (
         _protocol_variant(luma_rounding=lambda y: (y * 255).round() / 255),
         "The luma was rounded as well. Only the RGB image is: the luma keeps its decimals.",
     ),
+    Mistake(
+        _protocol_variant(cut=lambda y, scale: y[..., scale:, scale:]),
+        "All four sides lose their border: cut at the end of both axes, too.",
+    ),
+    *(
+        Mistake(_protocol_variant(cut=lambda y, scale, n=n: images.crop_border(y, n(scale))), "The border has exactly `scale` pixels.")
+        for n in (lambda scale: scale // 2, lambda scale: 2 * scale, lambda scale: scale + 1, lambda scale: scale - 1)
+    ),
+    Mistake(_protocol_variant(cut=lambda y, scale: images.crop_border(y, 4)), "The border has `scale` pixels: it is not always 4."),
+    Mistake(_protocol_variant(cut=lambda y, scale: images.crop_border(y, 2)), "The border has `scale` pixels: it is not always 2."),
+    Mistake(_protocol_variant(peak=255), "The peak must fit the unit: 255 for grey levels, 1 for values in [0, 1]."),
+    Mistake(_protocol_variant(peak=1 / 255), "The peak must fit the unit: 255 for grey levels, 1 for values in [0, 1]."),
+    *(
+        Mistake(_protocol_variant(peak=p / 255), "The peak is 255, also for a luma that ends at 235: that is the custom.")
+        for p in (219, 235)
+    ),
+    Mistake(_protocol_variant(lambda rgb: rgb.mean(-3, keepdim=True)), "The luma weighs the colours: green most, blue least."),
+    *(
+        Mistake(
+            _protocol_variant(lambda rgb, c=c: rgb[..., c : c + 1, :, :]), "That is one colour: the luma is a weighted sum of all three."
+        )
+        for c in (0, 1, 2)
+    ),
+    Mistake(lambda image, reference, scale: _without_rounding(image, reference, scale, (True, False)), _BOTH),
+    Mistake(lambda image, reference, scale: _without_rounding(image, reference, scale, (False, True)), _BOTH),
 )
 
 
@@ -140,6 +218,8 @@ def _window_variant(
     weigh: Callable = lambda w: w,
     spread: Callable = lambda value, count: value,
     shared: Callable = lambda covariance, var_x, var_y: covariance,
+    twice: float = 2,
+    factors: Callable = lambda brightness, pattern: brightness * pattern,
 ) -> Callable:
     """SSIM of one window, with one part replaced."""
 
@@ -149,8 +229,8 @@ def _window_variant(
         n = w.numel()
         var_x, var_y = spread((w * (x - mean_x) ** 2).sum(), n), spread((w * (y - mean_y) ** 2).sum(), n)
         covariance = shared(spread((w * (x - mean_x) * (y - mean_y)).sum(), n), var_x, var_y)
-        luminance = (2 * mean_x * mean_y + c1(peak)) / (mean_x**2 + mean_y**2 + c1(peak))
-        return (luminance * (2 * covariance + c2(peak)) / (var_x + var_y + c2(peak))).item()
+        luminance = (twice * mean_x * mean_y + c1(peak)) / (mean_x**2 + mean_y**2 + c1(peak))
+        return factors(luminance, (twice * covariance + c2(peak)) / (var_x + var_y + c2(peak))).item()
 
     return variant
 
@@ -189,6 +269,19 @@ _WINDOW_MISTAKES = (
         "With images in [0, 1], the constants for 255 drown everything: use the peak that was passed.",
     ),
     Mistake(_window_variant(lambda peak: 0.01**2, lambda peak: 0.03**2), "These constants fit a peak of 1 only: C₁ = (0.01·peak)²."),
+    Mistake(_window_variant(twice=1), "The factor 2 is missing: with x = y each fraction must be 1."),
+    Mistake(_window_variant(factors=lambda brightness, pattern: pattern), "The fraction with the means, for the brightness, is missing."),
+    Mistake(
+        _window_variant(factors=lambda brightness, pattern: brightness), "The fraction with the variances, for the pattern, is missing."
+    ),
+    Mistake(_window_variant(factors=lambda brightness, pattern: brightness + pattern), "The two fractions are multiplied."),
+    Mistake(_window_variant(factors=lambda brightness, pattern: (brightness + pattern) / 2), "The two fractions are multiplied."),
+    Mistake(_window_variant(lambda peak: 0, lambda peak: 0), "The constants C₁ and C₂ are missing: they keep flat patches from 0 / 0."),
+    Mistake(_window_variant(lambda peak: (0.03 * peak) ** 2, lambda peak: (0.01 * peak) ** 2), "C₁ and C₂ are exchanged."),
+    Mistake(
+        _window_variant(weigh=lambda w: w / w.numel()),
+        "The weights sum to one already: (weights * x).sum() is the mean, .mean() divides again.",
+    ),
     Mistake(_window_variant(weigh=lambda w: torch.full_like(w, 1 / w.numel())), "All pixels count alike: use the weights."),
 )
 

@@ -1,13 +1,15 @@
 """Checks of lesson 03: SRCNN and SRResNet, residual blocks, pixel shuffle, receptive fields, early stopping."""
 
 import itertools
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, differs, one_of, require, same_function, show
+from srcourse.exercises.blocks import call_block
+from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, differs, one_of, require, same_function, same_gradient, show
 from srcourse.exercises.comparing import other_layers, with_its_weights
 from srcourse.models.srresnet import ResidualBlock
 
@@ -27,7 +29,9 @@ _NORM = {
 # --- 03.2: the residual block -------------------------------------------------------------------------------------
 
 
-def _block(skip: str = "before", activation: str = "one slope", norm: bool = True, padding: int = 1) -> type[nn.Module]:
+def _block(
+    skip: str = "before", activation: str = "one slope", norm: bool = True, padding: int = 1, order: str = "body"
+) -> type[nn.Module]:
     """The published block, or one with a fault."""
 
     class Block(nn.Module):
@@ -37,12 +41,22 @@ def _block(skip: str = "before", activation: str = "one slope", norm: bool = Tru
             normalise = nn.BatchNorm2d if norm else lambda _: nn.Identity()
             conv1 = nn.Conv2d(channels, channels, 3, padding=padding)
             conv2 = nn.Conv2d(channels, channels, 3, padding=padding)
-            self.body = nn.Sequential(conv1, normalise(channels), bend, conv2, normalise(channels))
+            norm1, norm2 = normalise(channels), normalise(channels)
+            self.body = nn.Sequential(conv1, norm1, bend, conv2, norm2)
+            self.way = {
+                "body": self.body,
+                "bent first": nn.Sequential(conv1, bend, norm1, conv2, norm2),
+                "bent twice": nn.Sequential(conv1, norm1, bend, conv2, norm2, bend),
+                "unbent": nn.Sequential(conv1, norm1, conv2, norm2),
+                "one conv": nn.Sequential(conv1, norm1, bend, conv1, norm2),
+                "one norm": nn.Sequential(conv1, norm1, bend, conv2, norm1),
+                "before": nn.Sequential(norm1, bend, conv1, norm2, bend, conv2),
+            }[order]
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if skip == "none":
-                return self.body(x)
-            return self.body[2](x + self.body(x)) if skip == "activated" else x + self.body(x)
+                return self.way(x)
+            return self.body[2](x + self.way(x)) if skip == "activated" else x + self.way(x)
 
     return Block
 
@@ -55,6 +69,14 @@ _BLOCKS = (
     Mistake(_block(activation="slope per channel"), "One slope for all channels: nn.PReLU() without an argument."),
     Mistake(_block(norm=False), "A BatchNorm2d belongs after each of the two convolutions."),
     Mistake(_block(padding=0), _PADDING),
+    Mistake(_block(order="bent first"), "Batch normalisation comes before the PReLU, directly after the convolution."),
+    Mistake(
+        _block(order="bent twice"), "There is one PReLU in the block, between its two halves; none follows the second batch normalisation."
+    ),
+    Mistake(_block(order="unbent"), "The PReLU is defined but not used: it stands after the first batch normalisation."),
+    Mistake(_block(order="one conv"), "One convolution is used twice, the other one not at all."),
+    Mistake(_block(order="one norm"), "One batch normalisation is used twice, the other one not at all."),
+    Mistake(_block(order="before"), "Convolution first, then batch normalisation: each half begins with its convolution."),
 )
 
 
@@ -87,20 +109,13 @@ def _check_block(answer: Any) -> None:
             for module in (block, *references, *(twin for _, twin in twins)):
                 module.train(mode)
             with torch.no_grad():
-                got, expected = _call(block, x), [reference(x) for reference in references]
+                got, expected = call_block(block, x, _PADDING), [reference(x) for reference in references]
                 agree = [close(got, e, 1e-4) for e in expected]
                 if not any(agree):
                     hint = next((m.hint for m, twin in twins if close(got, twin(x), 1e-4)), "")
                     raise differs(f"with {show(x)}, train={mode}", got, expected[0], hint, 1e-4)
                 references = list(itertools.compress(references, agree))
-
-
-def _call(block: nn.Module, x: torch.Tensor) -> Any:
-    try:
-        return call(block, x)
-    except Wrong as wrong:
-        unpadded = any(m.padding == (0, 0) for m in block.modules() if isinstance(m, nn.Conv2d))
-        raise Wrong(str(wrong), _PADDING if unpadded else wrong.hint) from None
+        same_gradient(references[0], lambda x=x: [(x,)])(block)
 
 
 # --- 03.3: pixel unshuffle ----------------------------------------------------------------------------------------
@@ -130,6 +145,10 @@ _UNSHUFFLES = (
         lambda x, r: x.reshape(x.shape[0], -1, x.shape[2] // r, x.shape[3] // r),
         "A reshape alone cuts rows into pieces; the pixels of a block must be collected.",
     ),
+    Mistake(lambda x, r: F.pixel_shuffle(x, r), "That is the shuffle itself; its inverse is asked for."),
+    Mistake(lambda x, r: F.pixel_unshuffle(x, 2), "Use `r`: it is not always 2."),
+    Mistake(lambda x, r: F.avg_pool2d(x, r), "No value is lost or averaged: all r² pixels of a block become channels."),
+    Mistake(lambda x, r: x[:, :, ::r, ::r], "No value is lost: all r² pixels of a block become channels."),
 )
 
 # --- 03.4 and 03.5 ------------------------------------------------------------------------------------------------
@@ -148,6 +167,16 @@ _FIELDS = (
     Mistake(lambda layers: 1 + sum(k - 1 for k, _ in layers), "On a grid r times finer, k - 1 pixels are only (k - 1)/r LR pixels."),
     Mistake(lambda layers: 1 + sum((k - 1) // r for k, r in layers), "// cuts off the fraction: divide with /."),
     Mistake(lambda layers: 1 + sum(k // r for k, r in layers), "// cuts off the fraction, and a kernel of k adds k - 1: (k - 1) / r."),
+    Mistake(lambda layers: 1 + sum(k / r for k, r in layers), "A kernel of k adds k - 1 pixels: its middle one is counted already."),
+    Mistake(lambda layers: 1 + sum(k // 2 / r for k, r in layers), "A kernel of k adds k - 1 pixels, half of them to each side."),
+    Mistake(lambda layers: math.prod(k for k, _ in layers), "Layers add up, they do not multiply: two 3×3 convolutions see 5 pixels."),
+    Mistake(lambda layers: receptive_field(layers[:1]), "That is the first layer alone: does the return stand inside the loop?"),
+    Mistake(lambda layers: 1 + sum((k - 1) / r**2 for k, r in layers), "A side is asked for: divide by r, not by its square."),
+    Mistake(lambda layers: 1 + sum((r - 1) / k for k, r in layers), "Each layer is (kernel, r), in this order."),
+    *(
+        Mistake(lambda layers, whole=whole: whole(receptive_field(layers)), "It is not always a whole number: no rounding.")
+        for whole in (int, round, math.ceil)
+    ),
     Mistake(lambda layers: 1 + sum((k - 1) * r for k, r in layers), "A finer grid has smaller pixels: divide by r."),
 )
 
@@ -176,6 +205,15 @@ def _stop(
     return best, len(psnrs) - 1
 
 
+def _last_rise(psnrs: list[float], patience: int) -> tuple[int, int]:
+    best, waited = 0, 0
+    for index in range(1, len(psnrs)):
+        best, waited = (index, 0) if psnrs[index] > psnrs[index - 1] else (best, waited + 1)
+        if waited >= patience:
+            return best, index
+    return best, len(psnrs) - 1
+
+
 _STOPS = (
     Mistake(
         lambda p, n: (p.index(max(p)), len(p) - 1),
@@ -188,6 +226,13 @@ _STOPS = (
     Mistake(lambda p, n: _stop(p, n, in_a_row=False), "The waiting starts again from zero with each new best."),
     Mistake(lambda p, n: _stop(p, n, peek=True), "The best among the validations made: those after the stop never happen."),
     Mistake(lambda p, n: _stop(p, n)[::-1], "The order is (best, last)."),
+    Mistake(lambda p, n: _stop(p, n, late=-1), "One validation too early: `patience` of them without a new best, no fewer."),
+    Mistake(lambda p, n: _stop([-value for value in p], n), "The best PSNR is the largest one."),
+    Mistake(lambda p, n: _stop(p, n)[0], "Two indices are asked for: return best, last."),
+    Mistake(lambda p, n: (_stop(p, n)[0], _stop(p, n)[1] + 1), "`last` is an index, not a number of validations: the first one is 0."),
+    Mistake(lambda p, n: (_stop(p, n)[0], len(p)), "The last index is len(psnrs) - 1, where patience never runs out."),
+    Mistake(lambda p, n: tuple(i + 1 for i in _stop(p, n)), "Indices begin with 0."),
+    Mistake(_last_rise, "Compare with the best so far, not with the value before."),
 )
 
 

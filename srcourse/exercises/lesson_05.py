@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, differs, one_of, require, same_function, show
-from srcourse.exercises.comparing import other_layers, with_its_weights
+from srcourse.exercises.checking import CUT, Exercise, Mistake, one_of, same_function, same_gradient
+from srcourse.exercises.recursive_block import BLOCKS, check_block
 from srcourse.losses import discriminator_loss
-from srcourse.models.recursive import RecursiveBlock
 
 # --- predictions ------------------------------------------------------------------------------------------------
 
@@ -47,6 +45,25 @@ def _field(layers: list[tuple[int, int]], start: int = 1, own: bool = False, jum
     return size, product
 
 
+def _forwards(layers: list[tuple[int, int]]) -> tuple[int, int]:
+    size = 1
+    for kernel, stride in layers:
+        size = (size - 1) * stride + kernel
+    return size, _field(layers)[1]
+
+
+def _jumping(jump: Callable[[int, int, int], float]) -> Callable:
+    """A chain whose jump is found otherwise, from the jump before, the kernel and the stride."""
+
+    def chain(layers: list[tuple[int, int]]) -> tuple[float, float]:
+        size, steps = 1, 1
+        for kernel, stride in layers:
+            size, steps = size + (kernel - 1) * steps, jump(steps, kernel, stride)
+        return size, steps
+
+    return chain
+
+
 _FIELDS = (
     Mistake(lambda layers: _field(layers, jumps=False), "After a stride, positions lie further apart: multiply kernel - 1 by the jump."),
     Mistake(lambda layers: _field(layers, own=True), "A layer's own stride moves its outputs: it counts for the layers after it only."),
@@ -67,6 +84,14 @@ _FIELDS = (
     Mistake(
         lambda layers: (_field(layers)[0], 1 + sum(stride - 1 for _, stride in layers)), "Strides multiply: two of 2 make 4, three make 8."
     ),
+    Mistake(_forwards, "(size - 1) · stride + kernel goes from the last layer to the first; from the first on, the jump grows instead."),
+    Mistake(_jumping(lambda jump, kernel, stride: jump + stride), "Strides multiply: two of 2 make 4, three make 8."),
+    Mistake(_jumping(lambda jump, kernel, stride: jump + stride - 1), "Strides multiply: two of 2 make 4, three make 8."),
+    Mistake(_jumping(lambda jump, kernel, stride: jump * kernel), "It is the stride that moves positions apart, not the kernel."),
+    Mistake(_jumping(lambda jump, kernel, stride: stride), "A jump is the product of all strides before it, not the last one alone."),
+    Mistake(lambda layers: _field([layer[::-1] for layer in layers]), "Each layer is (kernel, stride), in this order."),
+    Mistake(lambda layers: _field(layers[:1]), "That is the first layer alone: does the return stand inside the loop?"),
+    Mistake(lambda layers: (layers[0], _field(layers))[1], "A chain may be empty: begin with 1 and 1, before the loop."),
 )
 
 
@@ -90,6 +115,10 @@ def _stable(logits: torch.Tensor) -> torch.Tensor:
     return torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])
 
 
+def _floored(logits: torch.Tensor, floor: float) -> torch.Tensor:
+    return (torch.sigmoid(logits).flatten(1).mean(1) + floor).log()
+
+
 def _over_batch(logits: torch.Tensor) -> torch.Tensor:
     return _stable(logits.flatten()[None])
 
@@ -102,6 +131,9 @@ _NAIVE = (
     "Finite logits gave an infinite loss: the mean of the probabilities was rounded to 0 before its logarithm. "
     "Stay with logarithms: F.logsigmoid, then torch.logsumexp."
 )
+_COUNTED = "The mean runs over all patches of one image: subtract the logarithm of h · w, the number of its patches."
+_DIVIDED = "In logarithms a division is a difference: subtract the logarithm of the number of patches."
+_FLOOR = "A floor or a limit hides the infinity, and the gradient with it: F.logsigmoid and torch.logsumexp need none."
 _PATCH_LOSSES = (
     Mistake(
         lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
@@ -121,114 +153,61 @@ _PATCH_LOSSES = (
         lambda real, fake: -_stable(real).sum() - _stable(-fake).sum(),
         "Average over the images of the batch: the loss is no larger for more.",
     ),
+    Mistake(
+        lambda real, fake: _patch_loss(fake, real, _stable), "Real and generated are swapped: a photograph's patches should be trusted."
+    ),
+    Mistake(
+        lambda real, fake: _stable(-fake).mean() - _stable(real).mean(), "Both terms have a minus sign: a mistake on either side costs."
+    ),
+    Mistake(
+        lambda real, fake: _stable(real).mean() - _stable(-fake).mean(), "Both terms have a minus sign: a mistake on either side costs."
+    ),
+    Mistake(lambda real, fake: -_stable(real).mean(), "Half of it: the generated images count too."),
+    Mistake(lambda real, fake: -_stable(-fake).mean(), "Half of it: the photographs count too."),
+    Mistake(
+        lambda real, fake: _stable(fake).mean() - 1 - _stable(real).mean(),
+        "log(1 - mean) is not 1 - log(mean): for generated images, turn the logits' sign.",
+    ),
+    Mistake(
+        lambda real, fake: F.softplus(-real.flatten(1).mean(1)).mean() + F.softplus(fake.flatten(1).mean(1)).mean(),
+        "That is the mean of the logits; asked for is the mean of the probabilities, σ of each logit.",
+    ),
+    Mistake(
+        lambda real, fake: _patch_loss(real, fake, lambda z: torch.logsumexp(z.flatten(1), 1) - math.log(z[0].numel())),
+        "Those are logits, not log-probabilities: F.logsigmoid comes first.",
+    ),
+    *(
+        Mistake(lambda real, fake, axis=axis: _patch_loss(real, fake, lambda z: _without_count(z) - math.log(z.shape[axis])), _COUNTED)
+        for axis in (2, 3)
+    ),
+    Mistake(lambda real, fake: _patch_loss(real, fake, lambda z: _without_count(z) - math.log(z.numel())), _COUNTED),
+    Mistake(lambda real, fake: _patch_loss(real, fake, lambda z: _without_count(z) + math.log(z[0].numel())), "Subtract the logarithm."),
+    Mistake(lambda real, fake: _patch_loss(real, fake, lambda z: _without_count(z) / z[0].numel()), _DIVIDED),
+    *(Mistake(lambda real, fake, e=e: _patch_loss(real, fake, lambda z: _floored(z, e)), _FLOOR) for e in (1e-6, 1e-7, 1e-8, 1e-10, 1e-12)),
+    *(
+        Mistake(lambda real, fake, m=m: _patch_loss(real, fake, lambda z: _stable(z.clamp(-m, m))), _FLOOR)
+        for m in (10, 20, 30, 50, 80, 100)
+    ),
+    Mistake(lambda real, fake: _patch_loss(real, fake.detach(), _stable), CUT),
 )
 
 
 def _logits() -> list[tuple]:
     random = torch.Generator().manual_seed(53)
-    cases = [(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)), (torch.tensor([[[[-2.0, 3.0]]]]), torch.tensor([[[[1.0, -4.0]]]]))]
+    cases = [(torch.tensor([[[[-2.0, 3.0]]]]), torch.tensor([[[[1.0, -4.0]]]]))]
     cases += [(torch.randn(3, 1, 4, 5, generator=random) * 3, torch.randn(3, 1, 4, 5, generator=random) * 3 - 1)]
     extreme = torch.full((2, 1, 2, 3), 1e4)
     return [*cases, (-extreme, -extreme), (extreme, extreme), (-extreme, extreme)]
 
 
+def patch_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """P000 equation 1."""
+    return discriminator_loss(real, fake, "patch-mean")
+
+
 def _check_patch_loss(answer: Any) -> None:
-    same_function(lambda real, fake: discriminator_loss(real, fake, "patch-mean"), _logits, _PATCH_LOSSES, tolerance=1e-4)(answer)
-    for real, fake in _logits():  # a loss must pass its gradient on, also where it is steep
-        inputs = (real.clone().requires_grad_(), fake.clone().requires_grad_())
-        require(_has_gradient(answer, inputs), f"with logits of {real.min():.0f} to {real.max():.0f}: no finite gradient", _GRADIENT)
-
-
-_GRADIENT = "Use tensor operations from the logits to the end (no .item(), .detach() or NumPy on them), and stay with logarithms."
-
-
-def _has_gradient(loss: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> bool:
-    try:
-        return all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss(*inputs), inputs))
-    except (RuntimeError, TypeError, AttributeError):  # detached on the way, or no tensor at all
-        return False
-
-
-# --- 05.5: the recursive block ------------------------------------------------------------------------------------
-
-
-def _block(own: bool = False, add: str = "always", order: str = "before", padding: int = 1, more: int = 0) -> type[nn.Module]:
-    """P003's block, or one with a fault."""
-
-    class Block(nn.Module):
-        def __init__(self, channels: int, recursions: int):
-            super().__init__()
-            pairs = recursions if own else 1
-            self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=padding) for _ in range(2 * pairs))
-            self.recursions = recursions
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            u = x
-            for t in range(self.recursions + more):
-                conv1, conv2 = self.convolutions[2 * t : 2 * t + 2] if own else self.convolutions
-                y = conv2(F.relu(conv1(F.relu(u) if order == "before" else u)))
-                added = {"always": x, "never": 0, "last": u, "once": x if t == 0 else 0}[add]
-                u = F.relu(y + added) if order == "after the sum" else y + added
-            return u
-
-    return Block
-
-
-_UNPADDED = "A 3×3 convolution keeps the size with padding=1."
-_BLOCKS = (
-    Mistake(_block(own=True), "The same two convolutions serve all recursions: the block has two of them, whatever U is."),
-    Mistake(_block(add="never"), "The block's input u₀ is missing: it is added in every round."),
-    Mistake(_block(add="once"), "u₀ is added in every round, not in the first alone."),
-    Mistake(_block(add="last"), "Every round adds u₀, the block's input, not the u that it began with."),
-    Mistake(_block(order="after the sum"), "No ReLU after the sum: it stands before each convolution."),
-    Mistake(_block(order="none"), "Each of the two convolutions has a ReLU before it, the first one too."),
-    Mistake(_block(padding=0), _UNPADDED),
-    Mistake(_block(more=1), "U rounds, not U + 1."),
-)
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
-def _check_block(answer: Any) -> None:
-    is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
-    require(is_class, f"expected a class of modules, got {show(answer)}", "Pass the class itself, without calling it.")
-    require(answer is not RecursiveBlock, "that is srcourse's own block", "Write one of yours: two convolutions and a loop.")
-    random = torch.Generator().manual_seed(0)
-    for channels, recursions, size in ((2, 1, (1, 6, 6)), (2, 2, (1, 6, 6)), (5, 4, (2, 5, 8))):
-        torch.manual_seed(channels)
-        block = call(answer, channels, recursions)
-        reference = RecursiveBlock(channels, recursions)
-        different = other_layers(block, reference, [nn.Conv2d])
-        if different:
-            hint = _BLOCKS[0].hint if len(_convolutions(block)) > 2 else "Two Conv2d(channels, channels, 3, padding=1) with bias."
-            raise Wrong(f"with channels={channels}, recursions={recursions}: {different}", hint)
-        count = sum(p.numel() for p in block.parameters())
-        expected_count = sum(p.numel() for p in reference.parameters())
-        require(
-            count == expected_count, f"it has {count} parameters, expected {expected_count}", "Nothing but the two convolutions learns."
-        )
-        for layer in _convolutions(block):
-            for parameter in layer.parameters():
-                parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
-        x = torch.randn(size[0], channels, *size[1:], generator=random)
-        with torch.no_grad():
-            got = _call(block, x)
-            expected = [twin(x) for twin in with_its_weights(block, reference, [nn.Conv2d])]
-            if not any(close(got, e, 1e-4) for e in expected):
-                padded = [m for m in _BLOCKS[1:] if m.hint != _UNPADDED]  # without padding nothing can be added at all
-                twins = ((m, twin) for m in padded for twin in with_its_weights(block, m.answer(channels, recursions), [nn.Conv2d]))
-                hint = next((m.hint for m, twin in twins if close(got, twin(x), 1e-4)), "")
-                raise differs(f"with recursions={recursions} and {show(x)}", got, expected[0], hint, 1e-4)
-
-
-def _call(block: nn.Module, x: torch.Tensor) -> Any:
-    try:
-        return call(block, x)
-    except Wrong as wrong:
-        unpadded = any(m.padding == (0, 0) for m in _convolutions(block))
-        raise Wrong(str(wrong), _UNPADDED if unpadded else wrong.hint) from None
+    same_function(patch_loss, _logits, _PATCH_LOSSES, tolerance=1e-4)(answer)
+    same_gradient(patch_loss, _logits, inputs=2)(answer)
 
 
 # --- 05.6: the loss of all stages ---------------------------------------------------------------------------------
@@ -241,6 +220,19 @@ def _shrink(hr: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def multi_stage_loss(stages: list[torch.Tensor], hr: torch.Tensor) -> torch.Tensor:
     """The sum over the stages of the MSE against HR at the stage's size."""
     return sum(F.mse_loss(image, _shrink(hr, image.shape[-2:])) for image in stages)
+
+
+def _step_by_step(stages: list[torch.Tensor], hr: torch.Tensor) -> torch.Tensor:
+    loss = torch.zeros(())
+    for image in reversed(stages):
+        hr = _shrink(hr, image.shape[-2:])
+        loss = loss + F.mse_loss(image, hr)
+    return loss
+
+
+def _check_stages(answer: Any) -> None:
+    same_function(multi_stage_loss, _stages, _STAGE_LOSSES)(answer)
+    same_gradient(multi_stage_loss, _stages)(answer)
 
 
 _STAGE_LOSSES = (
@@ -266,6 +258,36 @@ _STAGE_LOSSES = (
         lambda stages, hr: sum(F.mse_loss(image, _shrink(hr, image.shape[-2:]), reduction="sum") for image in stages),
         "The mean over pixels: with sums, large stages would drown the small ones.",
     ),
+    Mistake(
+        lambda stages, hr: sum((image - _shrink(hr, image.shape[-2:])).square().sum() for image in stages) / hr.numel(),
+        "Each stage has a mean of its own: divide by the number of its pixels, not by that of HR.",
+    ),
+    Mistake(
+        lambda stages, hr: (
+            sum((image - _shrink(hr, image.shape[-2:])).square().sum() for image in stages) / sum(image.numel() for image in stages)
+        ),
+        "Each stage has a mean of its own: all pixels in one mean, large stages would drown the small ones.",
+    ),
+    Mistake(lambda stages, hr: sum(multi_stage_loss([image], hr).sqrt() for image in stages), "Leave the root: the MSE is asked for."),
+    Mistake(
+        lambda stages, hr: sum(F.smooth_l1_loss(image, _shrink(hr, image.shape[-2:])) for image in stages),
+        "The squared error: F.mse_loss, not smooth L1.",
+    ),
+    Mistake(lambda stages, hr: 3 * multi_stage_loss(stages, hr), "The mean runs over the colours, too."),
+    Mistake(
+        lambda stages, hr: multi_stage_loss(stages[:1], hr), "Only the first stage counts here: does the return stand inside the loop?"
+    ),
+    Mistake(lambda stages, hr: multi_stage_loss(stages[:-1], hr), "The last stage, the image itself, counts too."),
+    *(
+        Mistake(
+            lambda stages, hr, m=m, a=a: sum(F.mse_loss(i, F.interpolate(hr, i.shape[-2:], mode=m, antialias=a)) for i in stages),
+            "Shrink with shrink(hr, size), bicubic and antialiased: other ways give other pixels.",
+        )
+        for m, a in (("bilinear", False), ("bilinear", True), ("area", False))
+    ),
+    Mistake(_step_by_step, "Shrink HR itself to each size: what was shrunk twice has other pixels."),
+    Mistake(lambda stages, hr: multi_stage_loss([image.detach() for image in stages], hr), CUT),
+    Mistake(lambda stages, hr: multi_stage_loss([image.detach() for image in stages[:-1]] + stages[-1:], hr), CUT),
 )
 
 
@@ -303,11 +325,11 @@ EXERCISES = [
         check=one_of("b", _ABLATION),
         mistakes=tuple(Mistake(answer, hint) for answer, hint in _ABLATION.items()),
     ),
-    Exercise(id="05.5", title="You have P003's recursive residual block.", check=_check_block, mistakes=_BLOCKS, points=2),
+    Exercise(id="05.5", title="You have P003's recursive residual block.", check=check_block, mistakes=BLOCKS, points=2),
     Exercise(
         id="05.6",
         title="You can supervise a cascade of any number of stages.",
-        check=same_function(multi_stage_loss, _stages, _STAGE_LOSSES),
+        check=_check_stages,
         mistakes=_STAGE_LOSSES,
         points=2,
     ),

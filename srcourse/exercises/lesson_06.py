@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from srcourse import degradation, images
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, one_of, require, same_function, value_near
+from srcourse.exercises.checking import Exercise, Mistake, Wrong, one_of, require, same_function, same_gradient, value_near
 from srcourse.losses import squared_emd
 from srcourse.metrics import niqe
 from srcourse.metrics.niqe import local_mean, mscn
@@ -60,6 +60,11 @@ def _global(luma: torch.Tensor) -> torch.Tensor:
     return (luma - luma.mean((-2, -1), keepdim=True)) / (luma.std((-2, -1), keepdim=True) + 1)
 
 
+def _deviation(luma: torch.Tensor) -> torch.Tensor:
+    return (local_mean(luma * luma) - local_mean(luma) ** 2).abs().sqrt() + 1
+
+
+_BRACKETS = "Mind the brackets: (I - μ) stands above the line, (σ + 1) below it."
 _MSCN = (
     Mistake(lambda luma: _mscn(luma, offset=1e-8), "σ + 1, with a whole 1: grey levels run from 0 to 255."),
     Mistake(lambda luma: _mscn(luma, offset=1 / 255), "The luma is in grey levels, 0 to 255: the constant is 1, not 1/255."),
@@ -74,6 +79,20 @@ _MSCN = (
     Mistake(_global, "Mean and deviation are local: one of each for every pixel."),
     Mistake(lambda luma: -_mscn(luma), "The sign is the wrong way round: I - μ."),
     Mistake(lambda luma: mscn(luma), "Return the coefficients alone."),
+    Mistake(lambda luma: luma - local_mean(luma), "Divide by σ + 1, too."),
+    Mistake(lambda luma: _mscn(luma / 255), "The luma stays in grey levels, 0 to 255: no division by 255."),
+    Mistake(lambda luma: _mscn(luma, offset=0), "σ + 1: in flat places σ is 0, and nothing can be divided by it."),
+    Mistake(
+        lambda luma: (luma - local_mean(luma)) / ((local_mean(luma * luma) - local_mean(luma) ** 2).abs() + 1).sqrt(),
+        "The root comes before the + 1: √(variance) + 1.",
+    ),
+    Mistake(
+        lambda luma: (luma - local_mean(luma)) / ((local_mean(luma) ** 2 - local_mean(luma * luma)).sqrt() + 1),
+        "The variance is the mean of the squares minus the square of the mean, not the other way round.",
+    ),
+    Mistake(lambda luma: luma - local_mean(luma) / _deviation(luma), _BRACKETS),
+    Mistake(lambda luma: luma / _deviation(luma) - local_mean(luma), _BRACKETS),
+    Mistake(lambda luma: (luma - local_mean(luma)) / (_deviation(luma) - 1) + 1, _BRACKETS),
 )
 
 
@@ -99,6 +118,7 @@ def _distance(rows: torch.Tensor, mean: torch.Tensor, pooled: torch.Tensor, inve
 
 
 _SINGULAR = "Here the average is singular, and has no inverse: take the pseudo-inverse, torch.linalg.pinv."
+_AXES = "Everything is by feature: the mean runs over the blocks, axis 0, and torch.cov wants one row for each feature, rows.T."
 _DISTANCES = (
     Mistake(lambda r, m, c: _distance(r, m, torch.cov(r.T) + c), "The two covariances are averaged: half of their sum."),
     Mistake(lambda r, m, c: niqe_distance(r, m, c) ** 2, "The root comes last."),
@@ -120,6 +140,19 @@ _DISTANCES = (
     Mistake(
         lambda r, m, c: torch.stack([_row_distance(row, m, (torch.cov(r.T) + c) / 2) for row in r]).mean().item(),
         "One distance, of the mean of all blocks: not the mean of the blocks' distances.",
+    ),
+    Mistake(lambda r, m, c: _distance(r, m, torch.cov(r) + c), _AXES),
+    Mistake(lambda r, m, c: (r.mean(1) - m) @ c, _AXES),
+    Mistake(lambda r, m, c: _distance(r, m, torch.cov(r.T) + c / 2), "Mind the brackets: half of the sum of both."),
+    Mistake(
+        lambda r, m, c: _distance(r, m, (torch.linalg.pinv(torch.cov(r.T)) + torch.linalg.pinv(c)) / 2, lambda x: x),
+        "Average the covariances first, then invert: not the mean of two inverses.",
+    ),
+    Mistake(lambda r, m, c: (r.mean(0) - m).norm().item(), "That is the plain distance: the inverse covariance is missing."),
+    Mistake(lambda r, m, c: _distance(r, m, (torch.corrcoef(r.T) + c) / 2), "The covariance, torch.cov, not the correlation."),
+    Mistake(
+        lambda r, m, c: (r.mean(0) - m) @ torch.linalg.pinv((torch.cov(r.T) + c) / 2),
+        "The difference stands on both sides: d @ A @ d is one number.",
     ),
     Mistake(
         lambda r, m, c: _distance(r, m, (torch.cov(r.T) + c) / 2, torch.linalg.inv),
@@ -185,6 +218,8 @@ _EMD = (
     Mistake(lambda p, t: (p.cumsum(0) - t.cumsum(0)).square().sum(1).mean(), "Add up over the scores, dim=1, not over the images."),
     Mistake(lambda p, t: (p.cumsum(1) - t.cumsum(1)).sum(1).square().mean(), "Square each difference first, then add up."),
     Mistake(lambda p, t: -(t * p.clamp(min=1e-9).log()).sum(1).mean(), "That is the cross entropy, which knows no order of scores."),
+    Mistake(lambda p, t: squared_emd(p, t) * len(p) / 10, "Sum over the scores, dim=1, then the mean over the images."),
+    Mistake(lambda p, t: squared_emd(p, t).sqrt(), "No root: a plain sum of squares."),
     Mistake(lambda p, t: squared_emd(p, t).item(), "It is a loss: return a tensor, without .item(), so that a gradient can pass."),
     Mistake(lambda p, t: squared_emd(p, t).detach(), "It is a loss: no .detach(), so that a gradient can pass."),
 )
@@ -194,15 +229,12 @@ def _distributions() -> list[tuple]:
     random = torch.Generator().manual_seed(65)
     one = torch.eye(10)
     drawn = torch.rand(2, 6, 10, generator=random).softmax(dim=-1)
-    return [(one[6:7], one[7:8]), (one[:1], one[6:7]), (one[[0, 4]], one[[9, 3]]), (drawn[0], drawn[1])]
+    return [(one[[6, 0]], one[[7, 4]]), (one[:1], one[6:7]), (one[[0, 4]], one[[9, 3]]), (drawn[0], drawn[1])]
 
 
 def _check_emd(answer: Any) -> None:
     same_function(squared_emd, _distributions, _EMD)(answer)
-    predicted, target = _distributions()[-1]
-    predicted = predicted.clone().requires_grad_()
-    passes = getattr(answer(predicted, target), "requires_grad", False)
-    require(passes, "the value is right, but no gradient reaches the prediction", "Stay with tensors: no .item(), .detach() or NumPy.")
+    same_gradient(squared_emd, _distributions)(answer)
 
 
 # --- 06.6: mean opinion scores ------------------------------------------------------------------------------------
@@ -224,6 +256,12 @@ def _opinion(
     return ratings.double().mean().item(), float(width * quantile * deviation / n**power)
 
 
+def _t(n: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 0.975))
+
+
 _OPINIONS = (
     Mistake(lambda r: _opinion(r, level=math.inf), "1.96 is the Gaussian's: with few people the interval is wider, by Student's t."),
     Mistake(lambda r: _opinion(r, correction=0), "The sample deviation divides by n - 1 (NumPy's std: ddof=1)."),
@@ -231,6 +269,16 @@ _OPINIONS = (
     Mistake(lambda r: _opinion(r, power=1), "Divide by the root of n, not by n."),
     Mistake(lambda r: _opinion(r, level=0.95), "That leaves 5 % at either end, a 90 % interval: take the quantile at 0.975."),
     Mistake(lambda r: _opinion(r, less=0), "The degrees of freedom are n - 1: one is used up by the mean."),
+    Mistake(lambda r: _opinion(r, level=0.025), "The quantile at 0.025 is the negative one: half a width is positive."),
+    Mistake(
+        lambda r: (r.mean().item(), 2 * r.std().item() / len(r) ** 0.5), "A factor of 2 suits large groups only: take Student's quantile."
+    ),
+    Mistake(lambda r: (_opinion(r)[0], _opinion(r)[1] * r.std().item()), "That is the variance: the deviation is its root (std, not var)."),
+    Mistake(lambda r: (_opinion(r)[0], _opinion(r)[1] * (len(r) / (len(r) - 1)) ** 0.5), "Divide by √n: std has divided by n - 1 already."),
+    *(
+        Mistake(lambda r, n=n: (_opinion(r)[0], float(_t(n) * r.std().item() / n**0.5)), "Use len(ratings): the number of people varies.")
+        for n in (3, 15)
+    ),
     Mistake(lambda r: _opinion(r, width=2), "That is the whole width: half of it is asked for."),
     Mistake(
         lambda r: (_opinion(r)[0] - _opinion(r)[1], _opinion(r)[0] + _opinion(r)[1]),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from srcourse import models
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, one_of, require, same_function
+from srcourse.exercises.checking import CUT, Exercise, Mistake, Wrong, call, close, one_of, require, same_function, same_gradient
 
 # --- predictions ------------------------------------------------------------------------------------------------
 
@@ -60,6 +60,12 @@ _SLOPES = (
     Mistake(lambda f, p: _line(np.log10(f[1:]), np.log10(p[1:]))[1], "That is the intercept: np.polyfit gives the slope first."),
     Mistake(lambda f, p: _line(np.log10(f[1:]), np.log10(p[1:])), "One number is asked for: the first of the two."),
     Mistake(lambda f, p: _line(np.log10(f[1:]), np.log(p[1:]))[0], "The same base for both logarithms."),
+    Mistake(lambda f, p: _line(np.log10(f[2:]), np.log10(p[2:]))[0], "Skip index 0 alone: begin at 1."),
+    Mistake(lambda f, p: np.polyfit(np.log10(f[1:]), np.log10(p[1:]), 2)[0], "A straight line: degree 1."),
+    Mistake(
+        lambda f, p: _line(np.log10(f[1:]), np.log10(p[:-1]))[0], "Skip index 0 of both arrays, so that each power keeps its frequency."
+    ),
+    Mistake(lambda f, p: _line(np.log10(f[1:]), np.log10(p))[0], "Skip index 0 of both arrays: they must have the same length."),
     Mistake(
         lambda f, p: np.log(p[-1] / p[1]) / np.log(f[-1] / f[1]),
         "That joins the two ends: a fit takes all points into account (np.polyfit).",
@@ -79,15 +85,10 @@ def _spectra() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _check_slope(answer: Any) -> None:
     require(callable(answer), f"expected a function, got {answer!r:.60}", "Pass the function itself, without calling it.")
-    for f, p in _spectra():
-        with np.errstate(all="ignore"):
-            try:
-                got = call(answer, f.copy(), p.copy())
-            except Wrong as wrong:
-                raise Wrong(str(wrong), _ZERO if "LinAlgError" in str(wrong) or "SVD" in str(wrong) else wrong.hint) from None
-        if close(got, slope(f, p), 1e-4):
-            continue
-        same_function(slope, lambda f=f, p=p: [(f, p)], _SLOPES, tolerance=1e-4)(lambda *_, got=got: got)
+    try:
+        same_function(slope, _spectra, _SLOPES, tolerance=1e-4)(_quiet(answer))
+    except Wrong as wrong:
+        raise Wrong(str(wrong), _ZERO if "LinAlgError" in str(wrong) or "SVD" in str(wrong) else wrong.hint) from None
 
 
 # --- 07.2: the judge's input --------------------------------------------------------------------------------------
@@ -117,11 +118,18 @@ _INPUTS = (
     Mistake(lambda x: (1 + _half(x).abs()).log2(), "The natural logarithm: log1p."),
     Mistake(lambda x: _half(x).real.abs().log1p(), "The magnitude takes real and imaginary part together: .abs() of the complex tensor."),
     Mistake(lambda x: _half(x).angle(), "That is the phase: the judge gets the magnitude."),
+    Mistake(
+        lambda x: _half(x)[..., : x.shape[-1] // 2].abs().log1p(), "The last column, the Nyquist frequency, is missing: s/2 + 1 of them."
+    ),
+    Mistake(lambda x: (_half(x).abs() + 1e-8).log(), "log(1 + |F|) adds a whole 1, not a tiny number."),
+    Mistake(lambda x: 1 + _half(x).abs().log(), "The 1 is added inside the logarithm."),
+    Mistake(lambda x: _half(255 * x).abs().log1p(), "The images stay in [0, 1]."),
+    Mistake(lambda x: torch.fft.rfftn(x, norm="ortho").abs().log1p(), "Transform the last two axes alone: rfft2, not rfftn."),
     Mistake(lambda x: torch.fft.rfft(x, norm="ortho").abs().log1p(), "That transforms the rows only: rfft2 transforms both axes."),
     Mistake(lambda x: _half(x).abs().log1p().flatten(1), "Keep the shape (N, 3, s, s/2 + 1); the judge flattens it later."),
     Mistake(lambda x: _half(x.mean(1, keepdim=True)).abs().log1p(), "Each of the three colours has a spectrum of its own."),
     Mistake(lambda x: torch.fft.fftshift(_half(x), dim=-2).abs().log1p(), "No shift: frequency zero stays at [0, 0]."),
-    Mistake(lambda x: _half(x).abs().detach().log1p(), "The gradient is lost on the way: no .detach(), no NumPy."),
+    Mistake(lambda x: _half(x).abs().detach().log1p(), CUT),
 )
 
 
@@ -132,13 +140,7 @@ def _images() -> list[tuple[torch.Tensor]]:
 
 def _check_input(answer: Any) -> None:
     same_function(judge_input, _images, _INPUTS, tolerance=1e-4)(answer)
-    x = _images()[1][0].requires_grad_()
-    try:
-        (gradient,) = torch.autograd.grad(answer(x).sum(), x)
-        fine = bool(gradient.isfinite().all())
-    except (RuntimeError, TypeError, AttributeError):  # detached on the way
-        fine = False
-    require(fine, "the values are right, but no finite gradient reaches the images", _INPUTS[-1].hint)
+    same_gradient(judge_input, lambda: _images()[1:2])(answer)
 
 
 # --- 07.3: the judge's size ---------------------------------------------------------------------------------------
@@ -229,6 +231,21 @@ _SWAPS = (
     ),
     Mistake(lambda a, b: _back(torch.polar(_spectrum(a).abs(), -_spectrum(b).angle()), a), "The phases have the wrong sign."),
     Mistake(lambda a, b: _back(_spectrum(a).abs().to(torch.complex64), a), "The phases of b are missing."),
+    Mistake(
+        lambda a, b: _back(torch.complex(_spectrum(a).abs(), _spectrum(b).angle()), a),
+        "Magnitude and phase are not real and imaginary part: put them together with torch.polar.",
+    ),
+    Mistake(
+        lambda a, b: torch.fft.irfftn(torch.polar(torch.fft.rfftn(a).abs(), torch.fft.rfftn(b).angle()), s=a.shape),
+        "Transform the last two axes alone: rfft2 and irfft2, not rfftn.",
+    ),
+    Mistake(
+        lambda a, b: torch.fft.irfft(torch.polar(torch.fft.rfft(a).abs(), torch.fft.rfft(b).angle()), n=a.shape[-1]),
+        "That transforms the rows only: rfft2 and irfft2 transform both axes.",
+    ),
+    Mistake(
+        lambda a, b: _back(torch.polar(_spectrum(a).abs().log1p(), _spectrum(b).angle()), a), "The magnitudes as they are: no logarithm."
+    ),
     Mistake(lambda a, b: swap_phases(a, b).clamp(0, 1), "Do not clamp: it changes the magnitudes."),
 )
 

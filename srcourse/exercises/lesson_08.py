@@ -167,10 +167,6 @@ def compound(fresh: list[float], gain: float) -> list[float]:
     return errors
 
 
-def _fixed_power(fresh: list[float], gain: float) -> list[float]:
-    return [gain**k * new for k, new in enumerate(fresh)]
-
-
 _COMPOUND = (
     Mistake(
         lambda fresh, gain: [gain * value for value in compound(fresh, gain)],
@@ -186,7 +182,11 @@ _COMPOUND = (
         lambda fresh, gain: [new + (gain * fresh[k - 1] if k else 0) for k, new in enumerate(fresh)],
         "What is inherited is the whole error of the pass before, not its fresh part alone.",
     ),
-    Mistake(_fixed_power, "Errors add up: what earlier passes left is multiplied, then the fresh part is added."),
+    Mistake(lambda fresh, gain: compound(fresh, gain)[::-1], "Pass 1 comes first."),
+    Mistake(
+        lambda fresh, gain: [gain**k * new for k, new in enumerate(fresh)],
+        "Errors add up: what earlier passes left is multiplied, then the fresh part is added.",
+    ),
     Mistake(lambda fresh, gain: compound(fresh, 1.0), "The error that a pass is given is multiplied by the gain."),
     Mistake(
         lambda fresh, gain: [gain**k * sum(fresh[: k + 1]) for k in range(len(fresh))],
@@ -201,7 +201,7 @@ def _compound_cases() -> list[tuple]:
 
 def _check_compound(answer: Any) -> None:
     def listed(fresh: list[float], gain: float) -> Any:
-        got = answer(list(fresh), gain)
+        got = answer(fresh, gain)
         numbers = _numbers(got)
         return got if numbers is None else numbers
 
@@ -308,7 +308,7 @@ def _check_phase_b(answer: Any) -> None:
         got, mine, mode = _try_loss(answer, network, lr, hr)
         where = f"with a network in {'train' if training else 'eval'} mode and 1X {show(lr)}"
         if not (isinstance(got, torch.Tensor) and got.numel() == 1 and not got.is_complex()):
-            raise Wrong(f"{where}: got {show(got)}, expected a tensor of one number")
+            raise Wrong(f"{where}: got {show(got)}, expected a tensor of one number", "A loss stays a tensor: no .item(), no NumPy.")
         same = abs(got.item() - expected.item()) < 1e-5 * max(1, abs(expected.item()))
         require(not same or mine is not None, f"{where}: the loss is right, but has no gradient", _PHASE_B[1].hint)
         if same and not close(mine, gradients, 1e-4):
@@ -349,6 +349,8 @@ _REACH = (
     Mistake(lambda radius, passes, scale=2: 2 * reach(radius, passes, scale) + 1, "To each side, not the side of the square."),
     Mistake(lambda radius, passes, scale=2: radius / scale ** (passes - 1), "All passes see: add them up, not the last one alone."),
     Mistake(lambda radius, passes, scale=2: float(sum(radius // scale**k for k in range(passes))), "No rounding: divide with /, not //."),
+    Mistake(lambda radius, passes, scale=2: int(reach(radius, passes, scale)), "No rounding: it is not always a whole number."),
+    Mistake(lambda radius, passes, scale=2: 1 + reach(radius, passes, scale), "To each side: the pixel in the middle does not count."),
     Mistake(lambda radius, passes, scale=2: reach(radius, passes, 2), "The scale is an argument: it is not always 2."),
 )
 

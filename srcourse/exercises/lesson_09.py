@@ -1,6 +1,5 @@
 """Checks of lesson 09: counting what is shared, the local residual block, four phases, halving, the score loss, weights."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,8 +7,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from srcourse import losses
-from srcourse.exercises.checking import Exercise, Mistake, Wrong, call, close, differs, one_of, require, same_function, show, value_near
-from srcourse.exercises.comparing import other_layers, with_its_weights
+from srcourse.exercises.blocks import convolutions, draw_weights, same_block
+from srcourse.exercises.checking import (
+    CUT,
+    Exercise,
+    Mistake,
+    Wrong,
+    call,
+    close,
+    differs,
+    one_of,
+    require,
+    same_function,
+    same_gradient,
+    show,
+    value_near,
+)
+from srcourse.exercises.comparing import other_layers
 from srcourse.models.eusr import LocalResidualBlock
 
 # --- 09.1: the parameters of ×2 and ×4 ----------------------------------------------------------------------------
@@ -87,10 +101,6 @@ _BLOCKS = (
 )
 
 
-def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
 def _check_block(answer: Any) -> None:
     is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
     require(is_class, f"expected a class of modules, got {show(answer)}", "Pass the class itself, without calling it.")
@@ -102,29 +112,14 @@ def _check_block(answer: Any) -> None:
         require(isinstance(block, nn.Module), f"{where}: got {show(block)}, expected a module")
         different = other_layers(block, reference, [nn.Conv2d])
         if different:
-            hint = _BLOCKS[5].hint if len(_convolutions(block)) != 2 else _BLOCKS[-1 if "bias" in different else 7].hint
+            hint = _BLOCKS[5].hint if len(convolutions(block)) != 2 else _BLOCKS[-1 if "bias" in different else 7].hint
             raise Wrong(f"{where}: {different}", hint)
         count, wanted = (sum(p.numel() for p in b.parameters()) for b in (block, reference))
         require(count == wanted, f"{where}: {count} parameters, expected {wanted}", "Nothing but the two convolutions learns.")
-        for layer in _convolutions(block):
-            for parameter in layer.parameters():
-                parameter.data = torch.randn(parameter.shape, generator=random) * 0.5
+        draw_weights(block, random, 0.5)
         x = torch.randn(size[0], channels, *size[1:], generator=random)
-        with torch.no_grad():
-            got = _call_block(block, x)
-            expected = [twin(x) for twin in with_its_weights(block, reference, [nn.Conv2d])]
-            if not any(close(got, e, 1e-4) for e in expected):
-                twins = ((m, twin) for m in _BLOCKS[:5] for twin in with_its_weights(block, m.answer(channels, kernel), [nn.Conv2d]))
-                hint = next((m.hint for m, twin in twins if close(got, twin(x), 1e-4)), "")
-                raise differs(f"{where} and {show(x)}", got, expected[0], hint, 1e-4)
-
-
-def _call_block(block: nn.Module, x: torch.Tensor) -> Any:
-    try:
-        return call(block, x)
-    except Wrong as wrong:
-        kept = all(tuple(m.padding) == tuple(k // 2 for k in m.kernel_size) for m in _convolutions(block) if isinstance(m.padding, tuple))
-        raise Wrong(str(wrong), wrong.hint if kept else _UNPADDED) from None
+        faults = ((m, m.answer(channels, kernel)) for m in _BLOCKS[:5])
+        same_block(block, reference, x, faults, where=where, unpadded=_UNPADDED)
 
 
 # --- 09.3: four phases --------------------------------------------------------------------------------------------
@@ -158,9 +153,7 @@ _ASSEMBLIES = (
     ),
     Mistake(lambda phases: torch.cat(phases, 1), "Channels are not pixels yet: pixel_shuffle moves them."),
     Mistake(lambda phases: F.interpolate(sum(phases) / 4, scale_factor=2), "The four phases are four different pixels, not an average."),
-    Mistake(
-        lambda phases: assemble([p.detach() for p in phases]), "The gradient is cut: no .detach(), .data, NumPy or .item() on the way."
-    ),
+    Mistake(lambda phases: assemble([p.detach() for p in phases]), CUT),
 )
 
 
@@ -187,13 +180,7 @@ def _check_assemble(answer: Any) -> None:
             got, expected = got.flatten().tolist(), expected.flatten().tolist()
             raise Wrong(f"with phases (0, 10), (1, 11), (2, 12), (3, 13) of two channels: got {got}, expected {expected}", hint)
         raise differs(f"with four phases of shape {shape}", got, expected, hint)
-    leaves = [p.clone().requires_grad_() for p in _phases()[-1]]
-    try:
-        gradients = torch.autograd.grad(answer(leaves).sum(), leaves)
-        learns = all(bool((g == 1).all()) for g in gradients)
-    except (RuntimeError, TypeError, AttributeError):
-        learns = False
-    require(learns, "the values are right, but no gradient comes back to the phases", _ASSEMBLIES[-1].hint)
+    same_gradient(assemble, lambda: [(_phases()[-1],)])(answer)
 
 
 # --- 09.4: where a pixel lies -------------------------------------------------------------------------------------
@@ -210,6 +197,13 @@ _SHIFTS = (
     Mistake(lambda k, s: s - (k - 1) / 2, "That is in pixels of the large image, and its sign is turned."),
     Mistake(lambda k, s: (k / 2 - s) / k, "The middle of k pixels numbered 0 … k - 1 is at (k - 1)/2: for two of them at ½, not at 1."),
     Mistake(lambda k, s: (k - 1) / 2 / k, "`start` counts: it says which pixel of the block is kept."),
+    Mistake(lambda k, s: decimation_shift(k, s) * k**2, "One small pixel is as wide as `factor` large ones: divide by `factor`."),
+    Mistake(
+        lambda k, s: (s + 0.5) / k, "That is where the kept pixel lies in its block: how far is the block's middle, at ½, to its right?"
+    ),
+    Mistake(lambda k, s: decimation_shift(k, s) * k / 2, "Divide by `factor`: it is not always 2."),
+    Mistake(lambda k, s: ((k - 1) // 2 - s) / k, "// cuts off the half: divide with /."),
+    Mistake(lambda k, s: ((k - 1) / 2 - s) // k, "// cuts off the decimals: divide with /."),
     Mistake(lambda k, s: s / k, "Compare the pixel that is kept with the middle of its block, not with the block's edge."),
     Mistake(lambda k, s: abs(decimation_shift(k, s)), "It has a sign: keeping the last pixel of each block moves the image the other way."),
 )
@@ -231,13 +225,14 @@ _SCORE_LOSSES = (
     Mistake(lambda s, h, a: F.relu(((10 - s) - a * (10 - h)).mean()), "max(0, …) is taken for each image, then the mean."),
     Mistake(lambda s, h, a: F.relu((10 - s) - a * (10 - h)).sum(), "The mean over the images, not the sum."),
     Mistake(lambda s, h, a: F.relu(a * h - s).mean(), "α multiplies the distance from 10, not the score itself."),
+    Mistake(lambda s, h, a: F.relu((10 - s) - 0.8 * (10 - h)).mean(), "Use `alpha`: it is not always 0.8."),
+    Mistake(lambda s, h, a: F.softplus((10 - s) - a * (10 - h)).mean(), "F.relu is max(0, …); softplus only comes close to it."),
+    Mistake(lambda s, h, a: score_loss(h, s, a), "The two scores are exchanged: the upscaled image's comes first."),
     Mistake(lambda s, h, a: F.relu(h - s).mean(), "α is missing: below 1 it asks for more than the original has."),
     Mistake(lambda s, h, a: F.relu((9 - s) - a * (9 - h)).mean(), "The best score is 10."),
     Mistake(lambda s, h, a: ((10 - s) - a * (10 - h)).abs().mean(), "max(0, …), not the absolute value: being better costs nothing."),
     Mistake(lambda s, h, a: F.relu((10 - s) - a * (10 - h)).square().mean(), "It is not squared."),
-    Mistake(
-        lambda s, h, a: score_loss(s.detach(), h, a), "The gradient is cut: no .detach(), .item() or NumPy on the upscaled image's score."
-    ),
+    Mistake(lambda s, h, a: score_loss(s.detach(), h, a), CUT),
 )
 
 
@@ -251,18 +246,7 @@ def _scores() -> list[tuple]:
 def _check_score_loss(answer: Any) -> None:
     require(answer is not losses.score_loss, "that is the package's function", "Write it yourself: one line is enough.")
     same_function(score_loss, _scores, _SCORE_LOSSES)(answer)
-    for sr_scores, hr_scores, alpha in _scores():
-        expected, got = (_gradient(f, sr_scores, hr_scores, alpha) for f in (score_loss, answer))
-        wrong = f"with ({show(sr_scores)}, {show(hr_scores)}, {alpha}): the value is right, its gradient is not"
-        require(got is not None and close(got, expected), wrong, _SCORE_LOSSES[-1].hint)
-
-
-def _gradient(loss: Callable[..., torch.Tensor], sr_scores: torch.Tensor, *rest: Any) -> torch.Tensor | None:
-    leaf = sr_scores.clone().requires_grad_()
-    try:
-        return torch.autograd.grad(loss(leaf, *rest), leaf)[0]
-    except (RuntimeError, TypeError, AttributeError):  # detached on the way, or no tensor at all
-        return None
+    same_gradient(score_loss, _scores)(answer)
 
 
 # --- 09.6: no pixel loss at all -----------------------------------------------------------------------------------

@@ -55,6 +55,17 @@ _INTERVALS = (
         _wrong_interval(_paired, lambda a, b, d: _paired(a, b, d).mean()),
         "The mean is that of the photos themselves; the draws are for the interval alone.",
     ),
+    Mistake(
+        lambda a, b, d: (
+            (a - b).mean().item(),
+            *(((a - b).mean() + sign * 1.96 * (a - b)[d].mean(1).std()).item() for sign in (-1, 1)),
+        ),
+        "Take the quantiles of the draws' means themselves, not 1.96 of their standard deviations.",
+    ),
+    Mistake(
+        _wrong_interval(_paired, tail=0), "The smallest and the largest mean leave nothing out: take the quantiles at 0.025 and 0.975."
+    ),
+    Mistake(lambda a, b, d: ((a - b).median().item(), *paired_interval(a, b, d)[1:]), "The mean, not the median."),
     Mistake(_gaussian, "That is the textbook's interval for Gaussian differences. Use the draws: the middle 95 % of their means."),
     Mistake(lambda a, b, d: paired_interval(a, b, d)[1:], "Three numbers: the mean, then both ends of the interval."),
     Mistake(lambda a, b, d: (paired_interval(a, b, d)[0], *paired_interval(a, b, d)[:0:-1]), "The lower end comes before the upper one."),
@@ -98,12 +109,15 @@ _COUNTS = (
     Mistake(lambda d, s: math.ceil((1.96 * abs(d) / s) ** 2), "Upside down: a smaller difference takes more photos, not fewer."),
     Mistake(lambda d, s: math.ceil((2 * 1.96 * s / abs(d)) ** 2), "Half the width is 1.96 · spread / √n, not the whole."),
     Mistake(lambda d, s: math.ceil(1.96 * s**2 / d**2), "The factor 1.96 is squared, too."),
+    Mistake(lambda d, s: int((1.96 * s / d) ** 2) + 1, "Where n comes out whole, it is enough: round up with math.ceil, not by adding 1."),
+    Mistake(lambda d, s: math.ceil((2 * s / d) ** 2), "The factor is 1.96, not 2."),
+    Mistake(lambda d, s: math.ceil(1.96**2 * s / abs(d)), "Spread and difference are squared, too."),
     Mistake(lambda d, s: (1.96 * s / abs(d)) ** 2, "Photos come whole: round up, for instance with math.ceil."),
 )
 
 
 def _count_cases() -> list[tuple]:
-    return [(1.0, 1.0), (0.5, 0.25), (0.1, 0.1), (-0.2, 0.5), (0.05, 0.4), (0.05, 4.0)]
+    return [(1.0, 1.0), (0.5, 0.25), (0.1, 0.1), (1.96, 1.0), (-0.2, 0.5), (0.05, 0.4), (0.05, 4.0)]
 
 
 # --- 10.3: the front ------------------------------------------------------------------------------------------------
@@ -145,6 +159,10 @@ _FRONTS = (
         "A sum of decibels and seconds means nothing. The front is all methods that no other beats.",
     ),
     Mistake(
+        lambda points: list({points[name]: name for name in reversed(unbeaten(points))}.values()),
+        "Two methods with the same numbers do not beat each other: both stay.",
+    ),
+    Mistake(
         lambda points: list(dict.fromkeys(min(points, key=lambda n, i=i: points[n][i]) for i in range(len(next(iter(points.values())))))),
         "The best in each number are not all: a compromise between them is on the front, too, if none beats it.",
     ),
@@ -175,6 +193,7 @@ def _check_front(answer: Any) -> None:
         require(
             isinstance(got, list | tuple | set | frozenset | dict) and all(isinstance(name, str) for name in got),
             f"with {shown}: got {show(got)}, expected a list of names",
+            "Give back the names, the keys of `points`, in a list.",
         )
         if sorted(got) != expected:
             hint = next((m.hint for m in _FRONTS if sorted(m.answer(points)) == sorted(got)), "")
