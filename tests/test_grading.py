@@ -368,6 +368,31 @@ def test_two_notebooks_of_one_learner_are_both_kept_and_told(command, tmp_path, 
     assert rows["bob/one.ipynb"] == "" and "it is lesson 02" in rows["bob/other.ipynb"]
 
 
+def test_archives_are_neither_lost_nor_unpacked(command, tmp_path, graded):
+    folder = handed_in(tmp_path / "in", "ada/one.ipynb")
+    (folder / "cy").mkdir()
+    for name in ("bob.zip", "cy/all.ZIP", "notes.pdf"):
+        (folder / name).write_bytes(b"PK")
+    assert whose(folder) == [("bob", "bob.zip"), ("ada", "ada/one.ipynb"), ("cy", "cy")]
+    assert command("grade", folder, "--lesson", "00", "--csv", tmp_path / "g.csv").returncode == 1
+    rows = {row[0]: (row[2], row[-1]) for row in table(tmp_path / "g.csv")[1:]}
+    assert rows["ada"] == ("1", "") and rows["bob"] == ("0", "an archive: unpack it into a folder of this name")
+    assert rows["cy"] == ("0", "no notebook in this folder: unpack all.ZIP")
+    (folder / "ada" / "one.ipynb").unlink()
+    assert "holds no notebooks" in one_line(command("grade", folder))
+
+
+def test_a_file_that_has_changed_gets_a_second_row_and_both_say_so(command, tmp_path, graded):
+    words = ["grade", handed_in(tmp_path / "in", "ada/one.ipynb", "bob/one.ipynb"), "--csv", tmp_path / "g.csv", "--append"]
+    assert command(*words).returncode == 0
+    for version in (2, 3):
+        notebook(tmp_path / "in" / "ada" / "one.ipynb", f"exercises.check('00.1', {version})")
+        assert command(*words).returncode == 0
+    remarks = [(row[0], row[-1]) for row in table(tmp_path / "g.csv")[1:]]
+    later, earlier = "this file has a later row, too", "this file has an earlier row, too"
+    assert remarks == [("ada", later), ("bob", ""), ("ada", f"{later} | {earlier}"), ("ada", earlier)]
+
+
 def test_without_a_lesson_a_missing_notebook_counts_for_the_one_that_all_are_of(tmp_path, graded):
     (handed_in(tmp_path / "in", "ada/a.ipynb") / "eva").mkdir()
     *_, eva = grading.grade_all(grading.submissions(tmp_path / "in"))

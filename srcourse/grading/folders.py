@@ -18,6 +18,7 @@ from srcourse.grading.report import Grade, Report
 from srcourse.grading.running import RUN, kill_marked
 
 _MOODLE = re.compile(r"((.+)_\d+)_assignsubmission_.*")
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def submissions(*given: str | os.PathLike) -> list[Submission]:
     """The notebooks in folders of submissions, in the order of their names; links and hidden files are left out.
 
     The student is called as the first folder below, or as the file where it lies loose; of a folder as Moodle names it, only
-    the student's name counts. A student's folder without a notebook is a submission, too. Of several folders, as a shell makes
-    of ``submissions/*``, those that hold a notebook themselves, or none at all, are students' folders.
+    the student's name counts. A student's folder without a notebook is a submission, too, as is a loose archive. Of several
+    folders, as a shell makes of ``submissions/*``, those that hold a notebook themselves, or none at all, are students' folders.
 
     Raises
     ------
@@ -72,12 +73,11 @@ def submissions(*given: str | os.PathLike) -> list[Submission]:
         if several and (not notebooks or any(notebook.parent == path for notebook in notebooks)):
             found += _of_learner(path, notebooks, base)
             continue
-        for notebook in notebooks:
-            if notebook.parent == path:
-                found.append(_loose(notebook, base))
+        found += [_loose(notebook, base) for notebook in notebooks if notebook.parent == path]
+        found += [_loose(archive, base) for archive in _archives(path)]
         for learner in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))):
             found += _of_learner(learner, [p for p in notebooks if learner in p.parents], base)
-    if not any(submission.path.is_file() for submission in found):
+    if not any(submission.path.suffix == ".ipynb" and submission.path.is_file() for submission in found):
         folders = ", ".join(map(str, paths))
         raise ValueError(f"{folders} holds no notebooks: expected .ipynb files, possibly in a folder for each student")
     return list({submission.path.resolve(): submission for submission in found}.values())  # each once
@@ -86,6 +86,10 @@ def submissions(*given: str | os.PathLike) -> list[Submission]:
 def _notebooks(folder: Path) -> list[Path]:
     found = [p for p in folder.rglob("*.ipynb") if not any(part.startswith((".", "__")) for part in p.relative_to(folder).parts)]
     return sorted(p for p in found if p.is_file() and not p.is_symlink())
+
+
+def _archives(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ARCHIVES and path.is_file())
 
 
 def _of_learner(folder: Path, notebooks: Sequence[Path], base: Path) -> list[Submission]:
@@ -142,7 +146,10 @@ def grade_all(
 def _exercises(submission: Submission, lesson: str | None) -> list[checking.Exercise] | str:
     """What it is graded for, or why it is not graded."""
     if not submission.path.is_file():
-        return "no notebook in this folder"
+        packed = ", ".join(archive.name for archive in _archives(submission.path)) if submission.path.is_dir() else ""
+        return "no notebook in this folder" + f": unpack {packed}" * bool(packed)
+    if submission.path.suffix.lower() in _ARCHIVES:
+        return "an archive: unpack it into a folder of this name"
     try:
         return read(submission.path, lesson)[1]
     except (ValueError, OSError) as error:

@@ -85,6 +85,7 @@ def to_csv(reports: Sequence[Report]) -> str:
 
 
 _FIRST, _LAST = ["student", "file", "points", "of"], ["sha", "remarks"]
+_EARLIER, _LATER = "this file has an earlier row, too", "this file has a later row, too"
 
 
 @dataclass
@@ -100,10 +101,13 @@ class Table:
         return sorted(named, key=lambda number: [int(part) for part in number.split(".")])
 
     def add(self, report: Report) -> None:
-        """A row for a report."""
+        """A row for a report; of several for the same file, whose content has changed, each says that it is not the only one."""
         row = {"student": report.student, "file": report.notebook, "points": report.points, "of": report.of}
         row |= {grade.exercise: grade.result for grade in report.grades}
-        row |= {"sha": report.sha, "remarks": report.remarks}
+        earlier = [one for one in self.rows if one["file"] == _harmless(report.notebook)]
+        for one in earlier:
+            one["remarks"] = _with(_LATER, one["remarks"])
+        row |= {"sha": report.sha, "remarks": _with(_EARLIER, report.remarks) if earlier else report.remarks}
         self.rows.append({key: _harmless(value) for key, value in row.items()})
 
     def has(self, file: str, sha: str) -> bool:
@@ -135,6 +139,10 @@ class Table:
             columns = ",".join([*_FIRST, "...", *_LAST])
             raise ValueError(f"{path} is no table of grades: expected the columns {columns}, with commas between, in UTF-8")
         return cls(rows)
+
+
+def _with(note: str, remarks: str) -> str:
+    return remarks if note in remarks else " | ".join(filter(None, [note, remarks]))
 
 
 def _harmless(value: Any) -> Any:
