@@ -181,6 +181,38 @@ def test_recipes_of_strangers_get_one_line(tmp_path, text):
     assert not mark.exists() and time.process_time() - start < 20
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modell: {name: msfm}\nsteps: 2\n", "a recipe has no key 'modell': expected one of name, title, method"),
+        (MODEL + "steps: 10\nsteps: 1000\n", "is not valid YAML: the key 'steps' stands there twice"),
+        (MODEL + "data: {patch: 32, patch: 48}\n", "the key 'patch' stands there twice"),
+        ("method: pixelwise\nmodel: msfm\n", "recipe: model: expected keys and values, as in {name: srresnet}, got 'msfm'"),
+    ],
+)
+def test_slips_of_the_pen_in_a_recipe_are_named(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        sr.training.load_recipe(tmp_path / "a.yaml")
+
+
+def test_a_key_given_twice_in_a_change_is_refused():
+    with pytest.raises(ValueError, match=r"cannot read the value in 'data=\{patch: 32, patch: 48\}': the key 'patch' stands there twice"):
+        sr.training.load_recipe("srresnet_small", overrides=["data={patch: 32, patch: 48}"])
+
+
+def test_a_recipe_of_very_many_keys_takes_no_longer_than_it_must(tmp_path):
+    """Ten times the keys, ten times the time, and no hundred times."""
+    seconds = []
+    for count in (2_000, 20_000):
+        (tmp_path / "a.yaml").write_text(MODEL + "".join(f"key{i}: 1\n" for i in range(count)))
+        start = time.process_time()
+        with pytest.raises(ValueError, match="a recipe has no key"):
+            sr.training.load_recipe(tmp_path / "a.yaml")
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 30 * seconds[0]
+
+
 # --- images -----------------------------------------------------------------------------------------------------
 
 

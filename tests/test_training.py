@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 import srcourse as sr
 from conftest import history, in_two_processes, kill_at_random_moments, one_line, train_words
+from srcourse.models.weights import matching_state
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine
 
@@ -46,6 +48,21 @@ def test_training_learns_and_beats_bicubic(leaves):
     assert run.history[-1]["psnr"] == pytest.approx(learned)
     validated = [row["psnr"] for row in run.history if "psnr" in row]
     assert validated == sorted(validated)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_log_file_gets_lines_and_a_terminal_a_bar(leaves, capsys, monkeypatch, watched):
+    monkeypatch.setattr("srcourse.progress.watched", lambda: watched)
+    sr.training.train(tiny(12), leaves[:4], validation=[leaves[5]])
+    told = capsys.readouterr().err
+    if watched:
+        assert "it/s" in told and "\r" in told and "12/12" in told and "psnr=" in told
+        return
+    assert "\r" not in told
+    lines = told.splitlines()  # the first row, each with a validation, the last; the others are less than half a minute apart
+    assert [line.split(", ")[0] for line in lines] == ["step 2 of 12", "step 5 of 12", "step 10 of 12", "step 12 of 12"]
+    assert all(re.search(r"\d\d:\d\d so far, \d\d:\d\d left: .*loss \d", line) for line in lines)
+    assert ["psnr" in line for line in lines] == [False, True, True, True]
 
 
 def test_wrong_targets_do_not_help(leaves):
@@ -148,6 +165,18 @@ def test_warm_start_takes_the_trunk_to_another_scale(leaves, tmp_path):
     trained, warm = sr.models.load(start).state_dict(), model.state_dict()
     assert torch.equal(warm["trunk.0.body.0.weight"], trained["trunk.0.body.0.weight"])
     assert warm["tail.0.weight"].shape != trained["tail.0.weight"].shape
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("name", "options"), [("eusr", {"channels": 4, "blocks": 1}), ("srresnet", {"blocks": 1, "channels": 8})])
+def test_a_start_that_adds_the_bicubic_image_only_starts_what_does_so_too(name, options, skip, tmp_path):
+    """The last convolution makes either the whole image or what bicubic lacks: with the wrong one, training begins far off."""
+    sr.models.save(sr.models.create(name, bicubic_skip=skip, **options), tmp_path / "a.safetensors")
+    assert matching_state(sr.models.create(name, bicubic_skip=skip, **options), tmp_path / "a.safetensors")
+    words = f"a.safetensors was trained with bicubic_skip={skip}, and this network has bicubic_skip={not skip}: set model.bicubic_skip="
+    with pytest.raises(ValueError, match=words) as caught:
+        matching_state(sr.models.create(name, bicubic_skip=not skip, **options), tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
 
 
 def test_precision_and_memory_format(leaves):
@@ -304,6 +333,13 @@ def test_rated_images_are_not_photos(leaves):
         ("srgan_small", "scores.head_steps=5", "scores belongs to method: scores"),
         ("nima_small", "data.patch=24", "a score predictor needs at least 32"),
         ("rgan_small", "data.patch=8", "data.patch is 8: expected more than 8 for 2 passes"),
+        (
+            "four_pass_eusr",
+            "data.patch=16",
+            r"recipe: discriminator: input_size=16, .*: expected at least 32, 1 and 1 \(input_size is data\.patch, 16\)$",
+        ),
+        ("srgan_small", "discriminator.channels=0", "recipe: discriminator: channels is 0: expected at least 1$"),
+        ("nima_small", "scores.head_batch=1000000000000", "recipe: scores.head_batch: .*got 1000000000000"),
     ],
 )
 def test_parts_that_only_another_method_reads_are_refused(name, override, words):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from srcourse.training.recipe import parse
+from srcourse.training.loading import parse
 
 # What may differ between a run and its continuation: how long it goes, and what is only watched.
 _FREE_TO_CHANGE = {"steps", "minutes", "log_every", "validate_every", "checkpoint_every", "patience", "keep", "title", "device"}

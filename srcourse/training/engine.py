@@ -25,6 +25,7 @@ from srcourse.data import Benchmark, PatchBank, Ratings
 from srcourse.files import write_text
 from srcourse.inference import upscale
 from srcourse.models.weights import fingerprint, matching_state
+from srcourse.progress import Steps, bar
 from srcourse.seeds import mix
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.continuing import image_fingerprint, refuse_another_run
@@ -56,7 +57,7 @@ class Engine:
     resume : bool
         Go on from the newest checkpoint in `out`.
     progress : bool
-        Print the plan and a progress bar.
+        Print the plan and a progress bar; in a log file, lines in the bar's place.
     """
 
     result = "generator"  # the network that a run is for
@@ -152,7 +153,7 @@ class Engine:
             seed=self.recipe.seed,
             device=self.device,
             storage=data.storage,
-            progress=lambda indices: tqdm(indices, desc="reading photos", leave=False, disable=not self.progress),
+            progress=lambda indices: bar(indices, "reading photos", shown=self.progress),
         )
 
     # --- what a method builds ---------------------------------------------------------------------------------
@@ -270,8 +271,7 @@ class Engine:
         recipe = self.recipe
         self._begin()
         start, before = time.monotonic(), self.seconds
-        bar = tqdm(total=recipe.steps, initial=self.step, desc=recipe.label, disable=not self.progress)
-        with self._stop, bar:
+        with self._stop, Steps(recipe.label, recipe.steps, done=self.step, minutes=recipe.minutes, shown=self.progress) as told:
             while self.step < recipe.steps:
                 for name, optimizer in self.optimizers.items():
                     for group in optimizer.param_groups:
@@ -285,13 +285,13 @@ class Engine:
                     self.averaged.update_parameters(self.networks[self.result])
                 self.step += 1
                 self.seconds = before + time.monotonic() - start
-                bar.update()
-                if self._after_step(bar, time.monotonic() - start):
+                told.advance()
+                if self._after_step(told, time.monotonic() - start):
                     break
 
     # --- between the steps ------------------------------------------------------------------------------------
 
-    def _after_step(self, bar: tqdm, running: float) -> bool:
+    def _after_step(self, told: Steps, running: float) -> bool:
         """Log, validate, save when due; True to stop."""
         recipe, step = self.recipe, self.step
         last = step == recipe.steps
@@ -311,7 +311,8 @@ class Engine:
             row[self.quality] = self._validate()
             exhausted, improved = self._judge(row[self.quality])
             saving |= improved
-        bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key not in ("step", "seconds", "learning_rate")})
+        shown = {key: value for key, value in row.items() if key not in ("step", "seconds", "learning_rate")}
+        told.tell(step, shown, important=self.quality in row or last or stop)
         with self.writing("history.jsonl"):
             self.history.append(row)
         if saving or last or stop or exhausted:
@@ -423,6 +424,8 @@ class Engine:
                 write_text(self.out / "recipe.json", self.recipe.model_dump_json(indent=1))
             with self.writing("history.jsonl"):
                 self.history.begin(self.step)
+            if self.step:  # a kill may have come between the last checkpoint and the clearing after it
+                self.checkpoints.prune(self.best["step"], self.step)
         self.accelerator.wait_for_everyone()
         if self.progress:
             print(plan(self))

@@ -10,7 +10,7 @@ from srcourse.models.weights import resolve
 from srcourse.seeds import generator as random_generator
 from srcourse.training.adversarial import Game
 from srcourse.training.engine import Engine
-from srcourse.training.recipe import recipes
+from srcourse.training.loading import recipes
 
 _SCALE = 8  # a key beside the seed, so that the scale does not depend on the batch
 OWN_JUDGE = "nima_small"  # what stands in for a score predictor that was not trained yet

@@ -23,8 +23,9 @@ def plan(engine: "Engine") -> str:
     place = f"{engine.device.type}, {engine.precision}, {engine.world} process{'es' * (engine.world > 1)}"
     if engine.device.type == "cpu":
         place += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-        if engine.world > 1 and has_batch_norm(network):
-            place += "; batch statistics of each process alone (SyncBatchNorm exists for GPUs only)"
+        normed = [name for name, part in engine.networks.items() if has_batch_norm(part)]
+        if engine.world > 1 and normed:
+            place += f"; batch statistics of each process alone in the {' and the '.join(normed)} (SyncBatchNorm exists for GPUs only)"
     done = f" ({engine.step:,} done)" if engine.step else ""
     limit = f", at most {recipe.minutes:g} minutes" if recipe.minutes else ""
     held_out = f"{len(engine.validation)} for validation"

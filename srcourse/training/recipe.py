@@ -1,15 +1,11 @@
 """Recipes: an experiment as a YAML file whose every key and value is checked before anything runs."""
 
 import math
-import os
 import reprlib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from srcourse import degradation, models
@@ -17,6 +13,8 @@ from srcourse.losses.perceptual import find_weights, layer_names
 from srcourse.models.eusr import EUSR
 from srcourse.models.recursive import RecursiveCascade
 from srcourse.models.registry import BUILDERS, DISCRIMINATORS, GENERATORS, PREDICTORS, options_of
+
+_MOST_PATCHES = 1_000_000  # in a batch: what more would be drawn for fits in no memory
 
 
 class _Part(BaseModel):
@@ -74,7 +72,7 @@ class ScoresPart(_Part):
     """The two phases of a score predictor's training (P002 §4.2): its head alone first, `head_steps` of all the steps."""
 
     head_steps: int = Field(0, ge=0)
-    head_batch: int = Field(128, ge=1)
+    head_batch: int = Field(128, ge=1, le=_MOST_PATCHES)
     head_learning_rate: float = Field(1e-3, gt=0)
     root: bool = False  # the form of the earth mover's distance, as in losses.squared_emd
     backbone: str = "imagenet"  # "random", or a file
@@ -108,7 +106,7 @@ class DataPart(_Part):
     noise: float = Field(10.0, ge=0)
     quality: int = Field(60, ge=1, le=95)
     patch: int = Field(96, ge=8)
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, le=_MOST_PATCHES)
     crops_per_image: int = Field(1, ge=1)
     flip: float = Field(0.5, ge=0, le=1)
     turn: float = Field(0.5, ge=0, le=1)
@@ -198,7 +196,7 @@ class Recipe(_Part):
         with torch.device("meta"):  # a wrong network option is told now, not after the photos are read
             generator = models.create(self.model.name, scale=self.scale, **self.model.options)
             if self.discriminator is not None:
-                models.create(self.discriminator.name, **self.discriminator_options())
+                self._check_discriminator()
         if self.stages and self.method == "recursive":
             raise ValueError("stages are a cascade's, within one pass: method: recursive has none")
         if self.stages and not isinstance(generator, RecursiveCascade):
@@ -209,6 +207,14 @@ class Recipe(_Part):
         self._check_parts()
         self.degradation()
         return self
+
+    def _check_discriminator(self) -> None:
+        options = self.discriminator_options()
+        try:
+            models.create(self.discriminator.name, **options)
+        except ValueError as error:
+            cause = f" (input_size is data.patch, {self.data.patch})" * ("input_size=" in str(error))
+            raise ValueError(f"discriminator: {error}{cause}") from None
 
     def _check_paths(self, generator: nn.Module) -> None:
         if not isinstance(generator, EUSR):
@@ -307,123 +313,3 @@ _READ_BY = {
     "four_pass": ("multi-pass",),
     "scores": ("scores",),
 }
-
-
-def recipes() -> dict[str, str]:
-    """The recipes that ship with the course: name → title."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["title"] for path in sorted(_folder().glob("*.yaml"))}
-
-
-def load_recipe(name: str | os.PathLike, *, overrides: list[str] | None = None, **fields: Any) -> Recipe:
-    """Load a recipe, with changes.
-
-    Parameters
-    ----------
-    name : str or path
-        One of `recipes()`, a YAML file, or a run's folder, whose recipe it was trained with.
-    overrides : list of "key=value"
-        Dotted keys, values in YAML: ``["model.blocks=4", "data.batch=8"]``. Another ``model.name`` forgets the recipe's
-        options of its network.
-    **fields
-        Fields of `Recipe` by name: ``scale=2, steps=200``; a dict changes the part's keys that it names.
-
-    Returns
-    -------
-    Recipe
-        With the file's patch cut to a multiple of the scale.
-
-    Raises
-    ------
-    FileNotFoundError
-        For an unknown recipe.
-    ValueError
-        For a key that does not exist or a value that does not fit, in one line that names it.
-
-    Examples
-    --------
-    >>> load_recipe("srresnet", scale=2, steps=200, overrides=["model.blocks=4"]).model.options
-    {'blocks': 4}
-    """
-    path = Path(name)
-    if (path / "recipe.json").is_file():
-        path = path / "recipe.json"
-    elif path.suffix not in (".yaml", ".yml", ".json"):  # JSON is YAML, too
-        path = _folder() / f"{name}.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recipe {str(name)!r}: expected one of {', '.join(recipes())}, a .yaml file or a run's folder")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is no recipe: expected keys and values such as 'model:' and 'steps:'")
-    values.setdefault("name", path.stem)
-    data = values.get("data")
-    patch, own_scale = data.get("patch") if isinstance(data, dict) else None, values.get("scale")
-    for key, value in fields.items():
-        _merge(values, {key: value})
-    # names first: another network forgets the recipe's options, not those that are set beside it
-    for text in sorted(overrides or [], key=lambda text: not text.partition("=")[0].strip().endswith(".name")):
-        key, separator, value = text.partition("=")
-        if key.strip() in fields:
-            raise ValueError(f"{key.strip()} is given twice: as --{key.strip()} and as --set {text}")
-        if not separator or not key.strip():
-            raise ValueError(f"cannot read the override {text!r}: expected key=value, such as model.blocks=4")
-        try:
-            nested = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"cannot read the value in {text!r}: expected a number, a word, true, false or null") from None
-        if isinstance(nested, str):
-            nested = _number(nested)
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        _merge(values, nested)
-    scale = values.get("scale")
-    if isinstance(scale, int) and scale > 0 and isinstance(patch, int) and values["data"] is data and data.get("patch") == patch:
-        if values.get("method") == "multi-scale" and isinstance(own_scale, int) and own_scale > 0:
-            patch = patch // own_scale * scale  # LR patches stay as large as the file has them
-        data["patch"] = patch - patch % scale  # the file's own patch: P000's 128 is 126 at ×3
-    return parse(values)
-
-
-def parse(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values; ``ValueError`` in one line for the first key or value that is wrong."""
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            part = type(Recipe.model_construct())
-            for step in first["loc"][:-1]:
-                part = part.model_fields[str(step)].annotation
-            raise ValueError(f"a recipe has no key {key!r}: expected one of {', '.join(part.model_fields)}") from None
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"recipe: {key}: {problem}, got {reprlib.repr(first['input'])}" if key else f"recipe: {problem}") from None
-
-
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        before = values.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            if value.get("name", before.get("name")) != before.get("name"):
-                before.clear()  # another network: the options were the former one's
-            _merge(values[key], value)
-        else:
-            values[key] = value
-
-
-def _number(text: str) -> Any:
-    """YAML takes 1e-4 for a word; a person means a number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _folder() -> Path:
-    return Path(str(resources.files("srcourse"))) / "recipes"

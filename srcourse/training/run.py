@@ -17,9 +17,10 @@ from srcourse.losses.perceptual import find_weights
 from srcourse.models.weights import resolve
 from srcourse.training.adversarial import train_adversarial
 from srcourse.training.engine import Engine
+from srcourse.training.loading import recipes
 from srcourse.training.multipass import find_judge, train_multi_pass, train_multi_scale
 from srcourse.training.pixelwise import train_pixelwise
-from srcourse.training.recipe import Recipe, recipes
+from srcourse.training.recipe import Recipe
 from srcourse.training.recursive import train_recursive
 from srcourse.training.scores import ScoreEngine, find_backbone, train_scores
 
