@@ -222,7 +222,7 @@ def _receive_all(source: Source, address: str, part: Path, advance: Callable, st
             failures = 1 if came > farthest else failures + 1
             farthest = max(farthest, came)
             if failures >= patience.tries:
-                kept = f"; {came:,} bytes are kept, and the same command goes on from them" if came else ""
+                kept = f"; {came:,} bytes are kept, and the same command goes on from them" if came else "; try later, or another --mirror"
                 raise ConnectionError(f"{address} {error}, {failures} times in a row{kept}") from None
             wait = max(min(patience.wait * 2 ** (failures - 1), patience.longest), min(error.after, patience.longest))
             tqdm.write(f"{source.name}: {error}; again in {wait:.0f} s", file=sys.stderr)

@@ -89,7 +89,7 @@ def main(
     source = data.photos(photos)
     if len(source) <= held_out:
         raise ValueError(f"{photos} holds {len(source)} photos, {held_out} are kept to measure on: expected more, or lower --held-out")
-    bank = [images.to_uint8(source[i]) for i in tqdm(range(len(source)), desc="reading photos")]
+    bank = [images.to_uint8(source[i]) for i in tqdm(range(len(source)), desc="reading photos", disable=None)]
     small = next((name for name, photo in zip(source.names, bank, strict=True) if min(photo.shape[-2:]) < PATCH), None)
     if small is not None:
         raise ValueError(f"photo {small} is too small: expected at least {PATCH} pixels a side")
@@ -99,7 +99,7 @@ def main(
     untrained, _ = ranks(judge, kept, seed + 1)
     optimizer = torch.optim.Adam(judge.parameters(), lr=RATE)
     start = time.monotonic()
-    with tqdm(range(steps), desc="learning") as bar:
+    with tqdm(range(steps), desc="learning", disable=None) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))

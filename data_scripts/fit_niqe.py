@@ -19,11 +19,11 @@ from srcourse.metrics.niqe import fit_pristine, save_pristine
 
 
 def views(photos: Sequence[torch.Tensor], halves: bool) -> Iterator[torch.Tensor]:
-    """Every photograph, and every one shrunk to half (MATLAB's bicubic)."""
+    """Every photograph, and every one of more than a pixel shrunk to half (MATLAB's bicubic)."""
     for i in range(len(photos)):
         photo = photos[i]
         yield photo
-        if halves:
+        if halves and min(photo.shape[-2:]) > 1:
             yield degradation.downscale(images.crop_to_multiple(photo, 2), 2).clamp(0, 1)
 
 
@@ -37,7 +37,8 @@ def main(
 ) -> None:
     """Fit a pristine model for NIQE on a folder of undistorted photographs."""
     source = data.photos(photos)
-    mean, covariance = fit_pristine(views(source, halves), progress=lambda photos: tqdm(photos, total=len(source) * (1 + halves)))
+    shown = len(source) * (1 + halves)
+    mean, covariance = fit_pristine(views(source, halves), progress=lambda photos: tqdm(photos, total=shown, disable=None))
     card = {
         "photos": f"{len(source)}, at full" + (" and half" if halves else "") + " size",
         "description": description or photos.name,

@@ -1,8 +1,11 @@
 """The ``srcourse`` command: train, evaluate, upscale, score, grade, and lists of what there is."""
 
 import math
+import os
+import runpy
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +16,27 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 
 @app.callback()
-def _about() -> None:
+def _about(
+    load: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.py", help="Run this first: it may register networks of your own, for all commands.")
+    ] = None,
+) -> None:
     """Image super-resolution: train, measure and use the networks of the course."""
+    for path in load or []:
+        _run_file(path)
+
+
+def _run_file(path: Path) -> None:
+    """Run a user's Python file, which may import from its own folder; what goes wrong in it is told with its line."""
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"--load {path}: expected a Python file, such as mine.py, that calls srcourse.models.register")
+    sys.path.insert(0, str(path.absolute().parent))
+    try:
+        runpy.run_path(str(path), run_name=path.stem)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        raise ValueError(f"--load {path}: {type(error).__name__} in line {line}: {error}") from error
 
 
 @app.command()
@@ -43,6 +65,8 @@ def train(
     fields = {key: value for key, value in (("scale", scale), ("steps", steps), ("minutes", minutes)) if value is not None}
     loaded = training.load_recipe(recipe, overrides=overrides, **fields)
     if plan:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError("--plan reckons for one process and trains nothing: leave torchrun away")
         print(training.estimate(loaded, data))
         return
     folder = out or Path("runs") / (loaded.name if loaded.method == "scores" else f"{loaded.name}-x{loaded.scale}")
@@ -75,13 +99,15 @@ def evaluate(
     from srcourse.degradation import create as create_degradation
     from srcourse.evaluation import Table
     from srcourse.evaluation import evaluate as score_models
-    from srcourse.files import write_text
+    from srcourse.files import check_place, write_text
 
     for path, suffix in ((csv, ".csv"), (markdown, ".md")):
         if path is not None and path.suffix.lower() != suffix:
             raise ValueError(f"{path} is no name for such a table: expected one that ends in {suffix}")
     if plot is not None and plot.suffix.lower() not in (".png", ".jpg", ".svg", ".pdf"):
         raise ValueError(f"{plot} is no name for a plot: expected one that ends in .png, .jpg, .svg or .pdf")
+    for path in filter(None, (csv, markdown, plot)):
+        check_place(path)
     trained = {name: models.load(name, device=machine.device()) for name in weights if name not in ("bicubic", "nearest")}
     for model in trained.values():
         _check_enlarges(model)
@@ -128,9 +154,10 @@ def upscale(
 ) -> None:
     """Upscale images; a transparent one keeps its transparency. One that fails is named, and the others still come."""
     from srcourse import images, inference, machine, models
+    from srcourse.files import check_place
 
     if model in ("bicubic", "nearest"):
-        network = models.create(model, scale=scale or 4)
+        network = models.create(model, scale=4 if scale is None else scale)
     else:
         network = models.load(model, device=machine.device())
         _check_enlarges(network)
@@ -139,6 +166,7 @@ def upscale(
     if scale not in (None, network.scale):
         raise ValueError(f"{model} enlarges {network.scale} times: leave out --scale {scale}, or choose other weights")
     targets = [out / f"{path.stem}_x{network.scale**passes}.png" for path in pictures]
+    check_place(targets[0])
     for i, target in enumerate(targets):
         if target in targets[:i]:
             raise ValueError(f"{pictures[targets.index(target)]} and {pictures[i]} would both become {target}: do them one at a time")
@@ -173,12 +201,16 @@ def score(
 
 
 @app.command()
-def recipes() -> None:
-    """List the recipes."""
-    from srcourse.training.recipe import recipes as shipped
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one's YAML, to change in a file of your own.")] = None) -> None:
+    """List the recipes; with a name, print that one: srcourse recipes srgan > mine.yaml."""
+    from srcourse.training.loading import recipe_text
+    from srcourse.training.loading import recipes as shipped
 
-    for name, title in shipped().items():
-        print(f"{name:24}{title}")
+    if name is not None:
+        print(recipe_text(name), end="")
+        return
+    for one, title in shipped().items():
+        print(f"{one:24}{title}")
 
 
 @app.command()
@@ -222,10 +254,12 @@ def grade(
     A submission cannot forge its results, but it runs with your rights: grade strangers' in a container.
     """
     from srcourse import grading
-    from srcourse.files import write_text
+    from srcourse.files import check_place, write_text
 
     if csv is not None and csv.suffix != ".csv":
         raise ValueError(f"{csv} is no name for such a table: expected one that ends in .csv")
+    for path in filter(None, (csv, json_file)):
+        check_place(path)
     if append and (csv is None or overwrite):
         raise ValueError("--append keeps the rows of a table: give its name with --csv, and no --overwrite")
     if csv is not None and csv.exists() and not (append or overwrite):

@@ -43,12 +43,8 @@ def downscale(image: torch.Tensor, scale: int, *, border: str = "mirror", round_
     """
     _check_scale(scale)
     images.check(image)
+    _check_multiple(image, scale)
     height, width = image.shape[-2:]
-    if height % scale or width % scale:
-        raise ValueError(
-            f"an image of {height}×{width} pixels is no multiple of scale {scale}: "
-            f"crop it first with images.crop_to_multiple(image, {scale})"
-        )
     return _resize(image, (height // scale, width // scale), border=border, round_between=round_between)
 
 
@@ -77,6 +73,15 @@ def _resize(image: torch.Tensor, size: tuple[int, int], **options) -> torch.Tens
 def _check_scale(scale: int) -> None:
     if not isinstance(scale, int) or isinstance(scale, bool) or scale not in SCALES:
         raise ValueError(f"scale is {scale!r}: expected an integer from {SCALES[0]} to {SCALES[-1]}")
+
+
+def _check_multiple(image: torch.Tensor, scale: int) -> None:
+    channels, height, width = image.shape[-3:]
+    if height % scale or width % scale:
+        advice = f"crop it first with images.crop_to_multiple(image, {scale})"
+        if width in (1, 3, 4) and channels not in (1, 3, 4):
+            advice = f"channels come first, (3, H, W), and its shape is {tuple(image.shape)}: take image.movedim(-1, -3)"
+        raise ValueError(f"an image of {height}×{width} pixels is no multiple of scale {scale}: {advice}")
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------
@@ -214,11 +219,7 @@ class Degradation:
 
     def __call__(self, image: torch.Tensor, index: int = 0) -> torch.Tensor:
         images.check(image)
-        height, width = image.shape[-2:]
-        if height % self.scale or width % self.scale:
-            raise ValueError(
-                f"an image of {height}×{width} pixels is no multiple of scale {self.scale}: crop it first with images.crop_to_multiple"
-            )
+        _check_multiple(image, self.scale)
         random = generator(self.seed, index)
         for step in self.steps:
             image = step(image, random)

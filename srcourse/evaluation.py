@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from srcourse import degradation, images, metrics
 from srcourse.data import Benchmark
@@ -19,6 +18,7 @@ from srcourse.files import write_text
 from srcourse.inference import upscale
 from srcourse.metrics.niqe import BLOCK as NIQE_BLOCK
 from srcourse.models import count_parameters
+from srcourse.progress import bar
 
 
 @dataclass(frozen=True)
@@ -125,21 +125,25 @@ def evaluate(
     Raises
     ------
     ValueError
-        If a model gives another size than the benchmark's HR images.
+        If a model gives another size than the benchmark's HR images, or NaN.
     """
+    if not isinstance(models, Mapping):
+        raise ValueError(f"the models are a {type(models).__name__}: expected a dictionary such as {{'mine': model}}")
+    if isinstance(benchmark, str | os.PathLike):
+        raise ValueError(f"{benchmark} is a path: expected srcourse.data.benchmarks({str(benchmark)!r}, scale)")
     table, niqe = Table(), metrics.NIQE(pristine)
     for one in [benchmark] if isinstance(benchmark, Benchmark) else benchmark:
-        pairs = list(tqdm(one, desc=f"reading {one.name} ×{one.scale}", disable=not progress, leave=False))
+        pairs = list(bar(one, f"reading {one.name} ×{one.scale}", shown=progress))
         for name, model in models.items():
             rows = []
-            for pair in tqdm(pairs, desc=f"{name} on {one.name} ×{one.scale}", disable=not progress, leave=False):
+            for pair in bar(pairs, f"{name} on {one.name} ×{one.scale}", shown=progress):
                 start = time.perf_counter()
                 sr = upscale(model, pair.lr, tile=tile, ensemble=ensemble, passes=passes)
                 seconds = time.perf_counter() - start
                 if sr.shape != pair.hr.shape:
                     got = sr.shape[-1] / pair.lr.shape[-1]
                     raise ValueError(f"{name} enlarges {got:g} times: expected a model for scale {one.scale}, that of {one.name}")
-                scores = _scores(sr, pair.hr, one.scale, niqe, f"{pair.name} of {one.name}")
+                scores = _scores(sr, pair.hr, one.scale, niqe, f"{pair.name} of {one.name}, as {name} made it,")
                 rows.append({"image": pair.name, **scores, "seconds": seconds})
             table.add(name, one.name, one.scale, model, rows)
     return table
@@ -188,7 +192,7 @@ def evaluate_passes(
     table, niqe = Table(), metrics.NIQE(pristine)
     for name, model in models.items():
         rows: dict[int, list[dict]] = {k: [] for k in range(1, passes + 1)}
-        for i in tqdm(range(len(photos)), desc=name, disable=not progress, leave=False):
+        for i in bar(range(len(photos)), name, shown=progress):
             photo = images.crop_to_multiple(photos[i], scale**passes)
             sr = images.quantize(degradation.downscale(photo, scale**passes))
             for k in rows:
@@ -208,8 +212,8 @@ def evaluate_passes(
 
 def _scores(sr: torch.Tensor, hr: torch.Tensor, border: int, metric: metrics.NIQE, what: str) -> dict[str, float]:
     """PSNR, SSIM, NIQE and detail of one image, as it would be saved; `what` names it in an error."""
-    sr, hr = images.quantize(sr), images.quantize(hr)
     try:
+        sr, hr = images.quantize(sr), images.quantize(hr)
         psnr, ssim = (fidelity(sr, hr, border=border) for fidelity in (metrics.psnr, metrics.ssim))
     except ValueError as error:
         raise ValueError(f"{what} cannot be scored: {error}") from None

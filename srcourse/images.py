@@ -75,7 +75,8 @@ def read(path: str | os.PathLike, *, alpha: bool = False) -> torch.Tensor:
                 file.load()
                 image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that can be read: expected PNG, JPEG, TIFF, WebP, BMP or PPM") from None
+        kinds = "PNG, JPEG, GIF, TIFF, WebP, BMP or PPM (save a telephone's HEIC as JPEG)"
+        raise ValueError(f"{path} is not an image that can be read: expected {kinds}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: crop or split it first") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error ...
@@ -168,8 +169,11 @@ def sample(name: str) -> torch.Tensor:
 def to_uint8(image: torch.Tensor, *, peak: float = 1) -> torch.Tensor:
     """Round an image in [0, peak] to 8 bits, halves up as MATLAB's ``im2uint8``: a uint8 tensor of the same shape.
 
-    The only place in the package where 8-bit rounding happens. Values outside the range are clipped.
+    The only place in the package where 8-bit rounding happens. Values outside the range are clipped; ``ValueError`` for NaN, which
+    no byte can hold.
     """
+    if image.isnan().any():
+        raise ValueError("the image holds NaN: check what produced it")
     return (image.detach().clamp(0, peak) * (255 / peak) + 0.5).floor().to(torch.uint8)
 
 

@@ -28,7 +28,8 @@ def upscale(
         A network of `models.create` or `models.load`: (N, 3, h, w) → (N, 3, scale·h, scale·w). It runs in ``eval`` mode
         on its own device, and is left as it was.
     lr : (C, h, w) or (N, C, h, w) tensor in [0, 1]
-        C = 3: colour. 1: grey, shown to the network as a colour image. 4: RGB and opacity (enlarged bicubically).
+        C = 3: colour. 1: grey, shown to the network as a colour image; what comes of all passes is averaged to grey. 4: RGB and
+        opacity (enlarged bicubically).
     tile : int, optional
         Work in tiles of that many LR pixels a side, for images that do not fit in memory.
     overlap : int
@@ -53,6 +54,9 @@ def upscale(
         raise ValueError(f"lr has shape {tuple(lr.shape)}: expected (1, 3 or 4, height, width), optionally batched")
     if getattr(model, "name", None) in (*DISCRIMINATORS, *PREDICTORS):
         raise ValueError(f"{model.name} judges images and does not enlarge them: expected a network such as srresnet")
+    options = getattr(model, "options", None)
+    if isinstance(options, dict) and options.get("image_channels", 3) != 3:
+        raise ValueError(f"{model.name} was built with image_channels={options['image_channels']}: expected one for colour images")
     if tile is not None and tile < 8:
         raise ValueError(f"tile is {tile}: expected at least 8 LR pixels")
     if overlap < 0:

@@ -6,9 +6,10 @@ from safetensors.torch import load_file
 
 import srcourse as sr
 from conftest import checksums, history, in_two_processes, kill_at_random_moments, one_line, train_words
-from srcourse.training.adversarial import frozen, one_sided
+from srcourse.training.adversarial import Game, frozen, one_sided
 from srcourse.training.checkpoints import Checkpoints
 from srcourse.training.engine import Engine
+from srcourse.training.plan import plan
 
 TINY = [
     "start=null",
@@ -347,6 +348,23 @@ def test_the_papers_adversarial_recipes():
     for name in ("srgan", "srgan_unknown"):
         for scale in (2, 3, 4):
             assert load(name, scale=scale).start_weights().endswith(f"-x{scale}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["discriminator.norm=true"], "alone in the discriminator (SyncBatchNorm"),
+        (["model={name: srresnet, blocks: 1, channels: 8}", "discriminator.norm=true"], "alone in the generator and the discriminator (S"),
+        (["discriminator.norm=false"], None),
+    ],
+)
+def test_the_plan_tells_whose_batch_statistics_the_processes_do_not_share(overrides, told, leaves):
+    engine = Engine(tiny(1, *overrides, device="cpu"), leaves, progress=False)
+    engine.network("generator", engine.recipe.model.name, scale=2, **engine.recipe.model.options)
+    Game(engine, engine.optimizer("generator", engine.networks["generator"]))
+    assert "batch statistics" not in plan(engine)
+    engine.world = 2
+    assert told in plan(engine) if told else "batch statistics" not in plan(engine)
 
 
 def test_in_pieces_both_sides_move_at_the_end_from_the_whole_batchs_gradients(leaves, gradients):

@@ -186,6 +186,13 @@ def test_a_tag_is_what_the_notebooks_install_and_colab_opens(fork, monkeypatch):
     assert contents(fork) == before
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(19.6, False), (20.6, True)])
+def test_a_lesson_that_takes_longer_than_its_opening_promises_is_told(fork, monkeypatch, capsys, seconds, told):
+    monkeypatch.setattr(authoring, "execute", lambda *_, **__: (seconds, 500))
+    authoring.build("00_welcome")
+    assert ("longer than the 20 s that its opening promises" in capsys.readouterr().out) is told
+
+
 def test_off_github_there_is_no_colab_link_and_the_set_up_installs_from_there(fork):
     authoring.set_repository("https://git.example.org/ada/course")
     for path in NOTEBOOKS:

@@ -143,7 +143,9 @@ def run(notebook, python, environment, folder):
     document.cells.append(nbformat.v4.new_code_cell("import os; print(os.getcwd(), sr.__file__)"))
     manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(specs)]))
     where = {"metadata": {"path": str(folder)}}
-    NotebookClient(document, km=manager, timeout=200, resources=where, extra_arguments=QUIET_KERNEL).execute(env=environment)
+    client = NotebookClient(document, km=manager, timeout=200, resources=where, extra_arguments=QUIET_KERNEL)
+    client.owns_km = True  # or the kernel outlives it
+    client.execute(env=environment)
     return document, document.cells.pop().outputs[0].text.split()
 
 

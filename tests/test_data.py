@@ -106,6 +106,11 @@ def test_a_bank_on_disk_is_the_same(leaves):
         ({"photos": [torch.rand(3, 10, 40)]}, "photo 0 is 10×40 pixels, smaller than a patch"),
         ({"patch": 15}, "multiple of the scale"),
         ({"storage": "cloud"}, "'auto', 'memory' or 'disk'"),
+        ({"crops_per_image": 0}, "crops_per_image is 0: expected a whole number of at least 1"),
+        ({"crops_per_image": 1.5}, "crops_per_image is 1.5: expected a whole number of at least 1"),
+        ({"turn": 1.5}, "turn is 1.5: expected a probability from 0 to 1"),
+        ({"flip": -0.1}, "flip is -0.1: expected a probability from 0 to 1"),
+        ({"half_turn": float("nan")}, "half_turn is nan: expected a probability from 0 to 1"),
         ({"photos": [torch.full((3, 20, 20), float("nan"))]}, "photo 0 holds NaN"),
     ],
 )

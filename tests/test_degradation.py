@@ -108,6 +108,12 @@ def test_half_precision_comes_back_as_it_came():
         (lambda: sr.degradation.create("jpeg", 4, quality=0), "quality"),
         (lambda: sr.degradation.create("noise", 4, noise=-1), "noise"),
         (lambda: sr.degradation.create("bicubic", 4)(torch.rand(3, 9, 8)), "no multiple"),
+        (
+            lambda: sr.degradation.downscale(torch.rand(64, 64, 3), 4),
+            r"channels come first, \(3, H, W\), and its shape is \(64, 64, 3\): take image\.movedim\(-1, -3\)$",
+        ),
+        (lambda: sr.degradation.create("noise", 2)(torch.rand(2, 8, 8, 3)), r"channels come first.*\(2, 8, 8, 3\)"),
+        (lambda: sr.degradation.downscale(np.zeros((64, 64, 3)), 4), r"is a ndarray: expected a torch tensor \(3, H, W\)"),
     ],
 )
 def test_bad_input_gets_one_line(call, words):

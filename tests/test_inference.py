@@ -65,6 +65,16 @@ def test_transparency_is_enlarged_bicubically(model):
     assert torch.equal(sr.upscale(model, lr)[:3], sr.upscale(model, lr[:3]))
 
 
+def test_a_grey_image_takes_its_passes_in_colour(model):
+    """What the network makes of it goes into the next pass as it is, and becomes grey at the end."""
+    lr = torch.rand(1, 8, 9)
+    twice = sr.upscale(model, lr, passes=2)
+    assert twice.shape == (1, 32, 36)
+    assert torch.equal(twice, sr.upscale(model, lr.expand(3, -1, -1), passes=2).mean(0, keepdim=True))
+    with pytest.raises(ValueError, match="fsrcnn was built with image_channels=1: expected one for colour images"):
+        sr.upscale(sr.models.create("fsrcnn", scale=2, image_channels=1), lr)
+
+
 def test_the_model_is_left_as_it_was():
     model = sr.models.create("srresnet", scale=2, blocks=1, channels=4).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -1,7 +1,7 @@
 """JupyterLab for real: every lesson is opened in a browser and run, and lesson 00 is used as a learner uses it.
 
-It runs when `SRCOURSE_E2E=1` asks for it. `SRCOURSE_TIMING=1` holds the course to its promises about seconds: for two cores with nothing
-else to do. `SRCOURSE_SCREENSHOTS` names a folder for pictures of what was seen.
+`SRCOURSE_TIMING=1` holds the course to its promises about seconds: for two cores with nothing else to do. `SRCOURSE_SCREENSHOTS`
+names a folder for pictures of what was seen.
 """
 
 import os
@@ -23,12 +23,7 @@ from PIL import Image
 from conftest import ROOT
 from srcourse import authoring
 
-WANTED = os.environ.get("SRCOURSE_E2E") == "1"
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.slow,
-    pytest.mark.skipif(not WANTED, reason="a quarter of an hour in a browser: set SRCOURSE_E2E=1 to run every lesson in JupyterLab"),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 LESSONS = list(authoring.LESSONS)
 LIMIT = 480  # seconds for a lesson: it promises 60 on two cores, and other tests may run beside this one

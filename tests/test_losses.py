@@ -38,6 +38,17 @@ def test_log_mean_sigmoid_is_the_plain_formula_where_that_is_finite(seed, scale,
     assert torch.allclose(losses.log_mean_sigmoid(x)[finite], plain[finite], rtol=1e-9, atol=1e-12)
 
 
+def test_logits_in_a_row_and_whole_numbers_will_do():
+    """(N,) is one logit an image; whole numbers stand for themselves."""
+    x = logits(5)
+    assert torch.equal(losses.log_mean_sigmoid(x), losses.log_mean_sigmoid(x[:, None]))
+    assert torch.equal(losses.log_mean_sigmoid(x.round().long()), losses.log_mean_sigmoid(x.round().float()))
+    for kind in losses.KINDS:
+        assert torch.equal(losses.discriminator_loss(x, -x, kind), losses.discriminator_loss(x[:, None], -x[:, None], kind))
+    with pytest.raises(ValueError, match=r"the logits are a single number: expected \(N, \.\.\.\)"):
+        losses.log_mean_sigmoid(x[0])
+
+
 def test_log_mean_sigmoid_is_finite_at_ten_thousand():
     for value in (-1e4, 1e4):
         x = torch.full((2, 1, 4, 4), value, requires_grad=True)
@@ -146,6 +157,8 @@ def test_squared_emd_of_shifted_opinions_has_its_closed_form(shift):
     one, other = torch.eye(10, dtype=torch.float64)[:1], torch.eye(10, dtype=torch.float64)[shift : shift + 1]
     assert losses.squared_emd(one, other).item() == shift
     assert losses.squared_emd(one, other, root=True).item() == pytest.approx(math.sqrt(shift / 10), abs=1e-6)
+    for root in (False, True):  # one-hot in whole numbers, as F.one_hot makes them
+        assert losses.squared_emd(one.long(), other.long(), root=root) == losses.squared_emd(one.float(), other.float(), root=root)
     half = (one + other) / 2  # half of the mass: a quarter of the squares
     assert losses.squared_emd(half, other).item() == pytest.approx(shift / 4)
 

@@ -1,10 +1,13 @@
 """Networks: exact parameter counts, any size, gradients everywhere, weights in and out."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -164,12 +167,36 @@ def test_autocast_stays_close_to_float32(name):
         (lambda: sr.models.create("patch_discriminator", scale=4), "no option 'scale'"),
         (lambda: sr.models.create("srgan_discriminator", input_size=32, channels=4)(torch.rand(1, 3, 32, 40)), "32×40: .* built for 32×32"),
         (lambda: sr.models.create("patch_discriminator", channels=2)(torch.rand(1, 3, 4, 40)), "at least 8 pixels"),
+        (lambda: sr.models.create("eusr", scales=4), "^scales=4: expected some of 2, 4 and 8, each once$"),
+        (
+            lambda: sr.models.create("eusr", scales=range(10**5)),
+            r"^scales=\(0, 1, 2, 3, 4, 5, \.\.\.\): expected some of 2, 4 and 8, each once$",
+        ),
+        (lambda: sr.models.create("recursive_cascade", stages=range(2, 10**5)), r"^stages=\(2, 3, 4, 5, 6, 7, \.\.\.\): expected growing"),
     ],
 )
 def test_bad_options_get_one_line(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("images", [torch.rand(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.rand(1, 1, 32, 32)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("srgan_discriminator", {"input_size": 32, "channels": 2}),
+        ("patch_discriminator", {"channels": 2}),
+        ("fft_discriminator", {"input_size": 32, "hidden": 2}),
+        ("eusr_discriminator", {"input_size": 32, "channels": 2, "hidden": 2}),
+        ("eusr_discriminator", {"head": "patch", "channels": 2, "hidden": 2}),
+    ],
+)
+def test_discriminators_refuse_what_is_no_batch_of_colour_images(name, options, images):
+    with pytest.raises(
+        ValueError, match=r"^the images are torch\.\w+ \(.*\): expected floating point \(N, 3, height, width\) in \[0, 1\]$"
+    ):
+        sr.models.create(name, **options)(images)
 
 
 # --- the adversarial half -----------------------------------------------------------------------------------------
@@ -352,6 +379,13 @@ def test_weights_survive_a_file(saved):
     assert torch.equal(loaded(x), model(x))
 
 
+def test_loading_costs_no_random_numbers(saved):
+    before = torch.random.get_rng_state()
+    for weights in (saved[1], "nima_small"):
+        sr.models.load(weights)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_half_precision_files_are_half_the_size_and_close(saved, tmp_path):
     model, path = saved
     half = sr.models.save(model, tmp_path / "half.safetensors", half=True)
@@ -440,6 +474,14 @@ def test_shipped_weights_are_what_their_cards_say(name, benchmarks_folder):
         ("recursive_cascade", {"recursions": 2.5}, "recursive_cascade's recursions is 2.5: expected a whole number, such as 9"),
         ("srresnet", {"norm": 2, "blocks": 1}, "norm is 2: expected true or false"),
         ("srresnet", {"upsample": 3, "blocks": 1}, "upsample"),
+        ("srresnet", {"channels": float("inf")}, "srresnet's channels is inf: expected a whole number, such as 64"),
+        ("srresnet", {"channels": 2.5}, "srresnet's channels is 2.5: expected a whole number, such as 64"),
+        ("fsrcnn", {"image_channels": True}, "fsrcnn's image_channels is True: expected a whole number, such as 3"),
+        ("eusr", {"channels": float("nan")}, "eusr's channels is nan: expected a whole number, such as 64"),
+        ("patch_discriminator", {"norm": float("inf")}, "patch_discriminator's norm is inf: expected true or false, such as True"),
+        ("srgan_discriminator", {"norm": None}, "srgan_discriminator's norm is None: expected true or false, such as True"),
+        ("score_predictor", {"width": float("nan")}, "score_predictor's width is nan: expected a number, such as 1.0"),
+        ("score_predictor", {"width": float("inf")}, "score_predictor's width is inf: expected a number, such as 1.0"),
         ("score_predictor", {"blocks": 18}, "expected 1 to 17 blocks"),
         ("score_predictor", {"features": 0}, "at least one feature"),
     ],
@@ -472,6 +514,17 @@ def test_the_shipped_predictor_ranks_what_it_never_saw_as_its_card_says():
     assert sr.models.count_parameters(model) == 17_706 and "nobody was asked" in card["data"]
 
 
+@pytest.mark.parametrize("name", ["eusr_small", "srgan_small", "fftgan_small", "four_pass_eusr_small"])
+def test_the_recipe_is_the_one_that_its_shipped_weights_came_from(name):
+    recipe = sr.training.load_recipe(name, scale=4)
+    now, then = recipe.model_dump(mode="json"), sr.models.card(f"{name}-x4")["recipe"]
+    for part in ("method", "model", "discriminator", "loss", "loss_weights", "adversarial", "schedule"):
+        assert now[part] == then[part], part
+    assert recipe.start_weights() == (then["start"] and then["start"].replace("{scale}", "4"))
+    for part, key in (("optimizer", "learning_rate"), ("data", "patch"), ("data", "batch"), ("data", "degradation")):
+        assert now[part][key] == then[part][key], key
+
+
 def test_a_network_of_ones_own_is_trained_saved_and_loaded_by_its_name(tmp_path, leaves):
     def mine(scale=4, channels=8):
         return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
@@ -495,6 +548,55 @@ def test_a_network_of_ones_own_is_trained_saved_and_loaded_by_its_name(tmp_path,
         for names in (sr.models.registry.GENERATORS, sr.models.registry.BUILDERS):
             names.pop("mine", None)
         sr.models.registry._REGISTERED.discard("mine")
+
+
+MINE = """
+import srcourse as sr
+from beside import nn
+
+class Mine(nn.Sequential):
+    def __init__(self, scale=4, channels=4):
+        super().__init__(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 3 * scale**2, 1), nn.PixelShuffle(scale))
+
+sr.models.register("mine", Mine)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_registers_a_network_serves_all_commands(tmp_path, photo_folder, process):
+    """Also two processes, each of which loads it; and weights of such a network are refused in one line where it is missing."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    (tmp_path / "beside.py").write_text("from torch import nn")  # a file of its own folder, wherever the command is given
+    sets = ["--set", "model={name: mine, channels: 2}", "--set", "data.patch=32", "--set", "data.batch=2"]
+    words = ["--load", str(mine), "train", "srresnet_small", "--data", str(photo_folder), "--steps", "2", *sets, "--out"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "srcourse"]
+    both = subprocess.run([*launch, *words, str(tmp_path / "two")], capture_output=True, text=True, timeout=180)
+    assert both.returncode == 0 and "2 processes" in both.stdout, both.stderr
+    assert process(*words, tmp_path / "one").returncode == 0
+    one, two = (load_file(tmp_path / folder / "model.safetensors") for folder in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+    photo = next(photo_folder.iterdir())
+    enlarge = ["upscale", photo, "--model", tmp_path / "one" / "model.safetensors", "--out", tmp_path / "large"]
+    assert process("--load", mine, *enlarge).returncode == 0
+    assert sr.images.read(tmp_path / "large" / f"{photo.stem}_x4.png").shape[-1] == 4 * sr.images.read(photo).shape[-1]
+    assert "'mine'" in one_line(process(*enlarge))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "expected a Python file"),
+        ("import srcourse\nsrcourse.models.register('msfm', print)", "ValueError in line 2: 'msfm' is a network of the course"),
+        ("x = 1\n\nif x print()", "SyntaxError in line 3"),
+        ("def f():\n    return a\nf()", "NameError in line 2: name 'a' is not defined"),
+    ],
+)
+def test_a_file_that_does_not_run_is_told_with_its_line(tmp_path, command, text, message):
+    mine = tmp_path / "mine.py"
+    if text is not None:
+        mine.write_text(text)
+    assert message in one_line(command("--load", mine, "models"))
 
 
 def test_what_a_network_gives_back_must_be_images():

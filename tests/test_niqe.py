@@ -208,6 +208,13 @@ def test_fitting_keeps_sharp_blocks_and_survives_a_file(tmp_path):
         fit_pristine(photos[:2])
 
 
+@pytest.mark.parametrize("halves", [True, False])
+def test_photos_of_a_pixel_are_told_as_all_that_are_too_small(halves, tmp_path):
+    sr.images.write(tmp_path / "photos" / "pixel.png", torch.rand(3, 1, 1))
+    with pytest.raises(ValueError, match=r"have 0 sharp blocks: expected at least 100 .*, in photos of at least 96×192 pixels$"):
+        script("fit_niqe").main(tmp_path / "photos", out=tmp_path / "p.safetensors", halves=halves, description="a pixel")
+
+
 def test_the_fitting_script_works_as_its_help_says(tmp_path):
     leaves = sr.data.DeadLeaves(seed=7, size=384)
     for i in range(16):

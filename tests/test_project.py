@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 import srcourse as sr
@@ -19,7 +20,7 @@ else:
     import tomli as tomllib
 
 FLOORS = {
-    1: ["address", "files", "images", "resize", "seeds", "machine"],
+    1: ["address", "files", "images", "resize", "seeds", "machine", "progress"],
     2: ["degradation", "metrics", "models"],
     3: ["data", "losses", "inference"],
     4: ["training", "evaluation", "plots"],
@@ -220,6 +221,7 @@ def test_the_papers_recipe():
         (["optimizer.learning_rate=.inf"], "learning_rate: .*finite"),
         (["name=../../x"], "name: "),
         (["optimizer.learning_rate=[1"], "cannot read the value"),
+        (["data.batch=1000000000000"], "recipe: data.batch: .*got 1000000000000"),
     ],
 )
 def test_wrong_recipes_get_one_line(overrides, words):
@@ -256,6 +258,16 @@ def test_the_command_lists_and_refuses(command):
     assert command("frobnicate").returncode == 2
 
 
+def test_a_recipe_is_printed_as_it_stands_in_its_file(command, tmp_path):
+    printed = command("recipes", "srgan_small")
+    assert printed.stdout == (ROOT / "srcourse" / "recipes" / "srgan_small.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(printed.stdout, encoding="utf-8")
+    mine, shipped = sr.training.load_recipe(tmp_path / "mine.yaml"), sr.training.load_recipe("srgan_small")
+    assert mine.name == "mine" and mine.model_copy(update={"name": "srgan_small"}) == shipped
+    for name in ("srgan_smal", "../recipes/srgan_small"):
+        assert f"there is no recipe '{name}': expected one of eusr, eusr_small, " in one_line(command("recipes", name))
+
+
 def test_evaluate_prints_and_writes_the_table(command, photo_folder, tmp_path):
     process = command(
         "evaluate", "bicubic", "nearest", "--data", photo_folder, "--scale", 2, "--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md"
@@ -272,6 +284,33 @@ def test_evaluate_prints_and_writes_the_table(command, photo_folder, tmp_path):
     assert not (tmp_path / "plane.PNG").exists()  # the photos are too small for NIQE
     with pytest.raises(ValueError, match="enlarges 4 times: expected a model for scale 2"):
         sr.evaluation.evaluate({"x": sr.models.create("bicubic", scale=4)}, sr.data.benchmarks(photo_folder, 2))
+
+
+def test_evaluate_refuses_what_it_cannot_score(command, photo_folder, tmp_path, monkeypatch):
+    sets = sr.data.benchmarks(photo_folder, 2)
+
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]), float("nan"))
+
+    with pytest.raises(ValueError, match=r"as mine made it, cannot be scored: the image holds NaN"):
+        sr.evaluation.evaluate({"mine": Broken()}, sets)
+    bicubic = sr.models.create("bicubic", scale=2)
+    with pytest.raises(ValueError, match="the models are a Interpolation: expected a dictionary"):
+        sr.evaluation.evaluate(bicubic, sets)
+    with pytest.raises(ValueError, match=r"is a path: expected srcourse\.data\.benchmarks\("):
+        sr.evaluation.evaluate({"bicubic": bicubic}, str(photo_folder))
+    (tmp_path / "full").write_text("a file")
+    monkeypatch.setattr("srcourse.evaluation.evaluate", None)  # places are looked at before the work
+    words = ["evaluate", "bicubic", "--data", photo_folder, "--scale", 2]
+    assert "full is no folder; choose another place" in one_line(command(*words, "--csv", tmp_path / "full" / "x.csv"))
+    (tmp_path / "t.md").mkdir()
+    assert "t.md: it is a folder; choose another name" in one_line(command(*words, "--markdown", tmp_path / "t.md"))
+    photo = next(photo_folder.iterdir())
+    assert "full is no folder" in one_line(command("upscale", photo, "--out", tmp_path / "full"))
+    assert "scale is 0: expected an integer" in one_line(command("upscale", photo, "--scale", 0))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--plan reckons for one process" in one_line(command("train", "srresnet_small", "--data", photo_folder, "--plan"))
 
 
 def test_evaluate_makes_lr_as_the_recipe_did(command, photo_folder):

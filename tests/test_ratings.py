@@ -47,6 +47,9 @@ def test_tid2013_comes_as_its_site_packs_it(tid):
     assert ratings[0].image[0, 0, 0] == pytest.approx(0.3, abs=0.01) and ratings[1].name == "i01_01_1.bmp"
     assert data.tid2013(tid, observers=1).distributions.max() > ratings.distributions.max()
     assert len(ratings[1:]) == 3 and ratings[1:].names == ratings.names[1:]
+    for observers in (0, -36, float("nan")):
+        with pytest.raises(ValueError, match=rf"observers is {observers}: expected how many people saw each image, about 36"):
+            data.tid2013(tid, observers=observers)
     (tid / "distorted_images" / "I02_01_1.bmp").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no i02_01_1\.bmp"):
         data.tid2013(tid)

@@ -165,6 +165,21 @@ def test_the_papers_recipes_and_what_is_missing_is_told_first(tmp_path, monkeypa
         sr.training.train(tiny(2, 0, "data.patch=128"), small, progress=False)
 
 
+def test_an_unreadable_image_of_ava_is_named(tmp_path):
+    (tmp_path / "AVA.txt").write_text("".join(f"{i} {i} 0 1 5 17 38 36 15 6 5 1\n" for i in range(4)))
+    for i in range(4):
+        sr.images.write(tmp_path / "images" / f"{i}.jpg", torch.rand(3, 48, 48))
+    ratings, images = sr.data.ava(tmp_path), tmp_path / "images"
+    for i in range(3):
+        (images / f"{i}.jpg").write_bytes((images / f"{i}.jpg").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"images/\d\.jpg is damaged or cut short \(.*\): replace it with an intact copy$"):
+        sr.training.train(tiny(2), ratings[:3], validation=[], progress=False)  # in the first step
+    with pytest.raises(
+        sr.training.TrainingError, match=r"images/2\.jpg is damaged .*: replace it with .* found at step 2: .*then --resume"
+    ):
+        sr.training.train(tiny(4, 0, "validate_every=2"), ratings[3:], validation=ratings[2:3], progress=False)
+
+
 def test_batches_in_pieces_are_decoded_once_and_ahead(rated, monkeypatch):
     started, start = [], RatedCrops._start
     monkeypatch.setattr(RatedCrops, "_start", lambda crops, *wanted: (started.append(wanted), start(crops, *wanted))[1])

@@ -51,8 +51,8 @@ class PatchBank:
     Raises
     ------
     ValueError
-        If there are no photos, one is smaller than a patch (named), a size does not fit, or a file was prepared for another
-        degradation.
+        If there are no photos, one is smaller than a patch (named), a size or a probability does not fit, or a file was prepared
+        for another degradation.
     """
 
     def __init__(
@@ -78,6 +78,11 @@ class PatchBank:
             raise ValueError(f"storage is {storage!r}: expected 'auto', 'memory' or 'disk'")
         if len(photos) == 0:
             raise ValueError("there are no photos to cut patches from: expected at least one")
+        for name, share in (("flip", flip), ("turn", turn), ("half_turn", half_turn)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}: expected a probability from 0 to 1")
+        if not isinstance(crops_per_image, int) or crops_per_image < 1:
+            raise ValueError(f"crops_per_image is {crops_per_image!r}: expected a whole number of at least 1")
         self.scale, self.patch, self.seed = scale, patch, seed
         self.flip, self.turn, self.half_turn, self.crops_per_image = flip, turn, half_turn, crops_per_image
         self.device = torch.device(device)

@@ -132,8 +132,10 @@ def tid2013(folder: str | os.PathLike, *, observers: float = _TID_OBSERVERS) -> 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing, or the lists do not fit each other.
+        If a file is missing, the lists do not fit each other, or `observers` is not positive.
     """
+    if not 0 < observers < math.inf:
+        raise ValueError(f"observers is {observers}: expected how many people saw each image, about {_TID_OBSERVERS}")
     folder = Path(folder)
     means, errors = _lines(folder / "mos_with_names.txt"), _lines(folder / "mos_std.txt")
     if len(means) != len(errors) or not means:

@@ -31,7 +31,9 @@ def log_mean_sigmoid(logits: torch.Tensor) -> torch.Tensor:
     P000 equation 5 takes this logarithm; written as it stands it is log 0 as soon as every probability rounds to zero.
     logsumexp of log σ is the same number, and finite for any finite logits.
     """
-    flat = F.logsigmoid(_float(logits).flatten(1))
+    if not logits.ndim:
+        raise ValueError("the logits are a single number: expected (N, ...), one or more for each image")
+    flat = F.logsigmoid(_float(logits if logits.ndim > 1 else logits[:, None]).flatten(1))  # (N, patches)
     return torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])
 
 
@@ -111,7 +113,7 @@ def discriminator_accuracy(real_logits: torch.Tensor, fake_logits: torch.Tensor,
 
 
 def _float(logits: torch.Tensor) -> torch.Tensor:
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
 def _unknown(kind: str) -> ValueError:

@@ -29,7 +29,7 @@ def squared_emd(predicted: torch.Tensor, target: torch.Tensor, *, root: bool = F
     3.0
     """
     _same_shape("distributions", predicted, target)
-    if predicted.dtype in (torch.float16, torch.bfloat16):
+    if predicted.dtype not in (torch.float32, torch.float64):  # half precision, or one-hot integers, which have no mean
         predicted = predicted.float()
     squares = (predicted.cumsum(-1) - target.cumsum(-1)).square()
     if not root:

@@ -301,7 +301,10 @@ def fit_pristine(photos: Iterable[torch.Tensor], *, progress: Callable = iter) -
     rows = torch.cat(found) if found else torch.empty(0, _FEATURES)
     whole = rows[~torch.isnan(rows).any(dim=1)]
     if len(whole) < 100:
-        raise ValueError(f"the photos have {len(whole)} sharp blocks: expected at least 100 to fit a pristine model")
+        raise ValueError(
+            f"the photos have {len(whole)} sharp blocks: expected at least 100 to fit a pristine model, "
+            f"in photos of at least {BLOCK}×{2 * BLOCK} pixels"
+        )
     return rows.nanmean(dim=0), torch.cov(whole.T)
 
 

@@ -1,7 +1,8 @@
 """EUSR: one network for ×2, ×4 and ×8 (P002 §3.1, figure 3), and three roads to ×4 through it (§3.2, figure 4)."""
 
 import math
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -93,9 +94,9 @@ class EUSR(nn.Module):
         bicubic_skip: bool = False,
     ):
         super().__init__()
-        scales = tuple(scales)
+        given, scales = scales, tuple(scales) if isinstance(scales, Iterable) else ()
         if not scales or any(type(s) is not int or s not in (2, 4, 8) for s in scales) or len(set(scales)) < len(scales):
-            raise ValueError(f"scales={scales}: expected some of 2, 4 and 8, each once")
+            raise ValueError(f"scales={reprlib.repr(scales or given)}: expected some of 2, 4 and 8, each once")
         if scale not in scales:
             raise ValueError(f"scale is {scale!r}: expected one of scales={scales}")
         if min(channels, blocks, upscaling_blocks) < 1:

@@ -26,7 +26,7 @@ class MSFM(nn.Module):
     -----
     23 convolutions with ReLU after each but the last, no BN (§3.1.3), MSRA initialisation. Trainable parameters at ×4:
     11,760,515 for C = 64 and 2,949,571 for C = 32; for C = 64 also 9,436,739 at ×2 and 13,309,699 at ×3.
-    Open in the paper: the size of the first and last kernels ("except the first layer" 3×3), here 9.
+    The first and last kernels are 9×9 here: the paper's text says only that they are not 3×3 (its figure 3 has the sizes).
 
     Narrow ones do not stand high learning rates: with 8 channels and `bicubic_skip`, Adam at 2e-3 silences the last ReLUs within
     30 steps, and the output stays bicubic.

@@ -1,5 +1,6 @@
 """The recursive residual cascade of P003 §2.3: enlarged stage by stage, with few weights used many times."""
 
+import reprlib
 from collections.abc import Sequence
 
 import torch
@@ -80,7 +81,7 @@ class RecursiveCascade(nn.Module):
         stages = tuple(s for s in (2, 4, 8) if s <= scale) if stages is None else tuple(stages)
         before = (1, *stages[:-1])
         if not stages or stages[-1] != scale or any(not isinstance(s, int) or s <= b for s, b in zip(stages, before, strict=True)):
-            raise ValueError(f"stages={stages}: expected growing integers that end at the scale, {scale}")
+            raise ValueError(f"stages={reprlib.repr(stages)}: expected growing integers that end at the scale, {scale}")
         if channels < 1 or not 1 <= recursions <= 1000:
             raise ValueError(f"channels={channels}, recursions={recursions}: expected at least 1, and at most 1000 recursions")
         doubling = [s == 2 * b for s, b in zip(stages, before, strict=True)]

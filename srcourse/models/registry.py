@@ -1,7 +1,10 @@
 """Names to networks: a plain dict of builders. What a name stands for is one look away."""
 
 import inspect
+import math
+import reprlib
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -47,7 +50,8 @@ def available() -> list[str]:
 def options_of(name: str) -> list[str]:
     """The options of a network, for instance ["scale", "channels", …]; ``ValueError`` for an unknown name."""
     if name not in BUILDERS:
-        raise ValueError(f"there is no model {name!r}: expected one of {', '.join(BUILDERS)}")
+        known = f"{', '.join(BUILDERS)}, or your own, by models.register or srcourse --load FILE.py"
+        raise ValueError(f"there is no model {name!r}: expected one of {known}")
     return list(inspect.signature(BUILDERS[name]).parameters)
 
 
@@ -64,7 +68,7 @@ def create(name: str, **options) -> nn.Module:
     Returns
     -------
     nn.Module
-        It remembers its ``name`` and ``options``, which `save` writes beside the weights.
+        It remembers its ``name`` and ``options``, which `save` writes beside the weights; one that enlarges has a ``scale``.
 
     Raises
     ------
@@ -75,19 +79,30 @@ def create(name: str, **options) -> nn.Module:
     unknown = [key for key in options if key not in accepted]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}: expected one of {', '.join(accepted)}")
+    defaults = {key: parameter.default for key, parameter in inspect.signature(BUILDERS[name]).parameters.items()}
+    for key, value in options.items():
+        if key != "scale" and (isinstance(value, bool | float) or isinstance(defaults[key], bool)):  # else torch refuses, in its words
+            _check_kind(name, key, value, defaults[key])
     try:
         model = BUILDERS[name](**options)
     except (TypeError, RuntimeError, OverflowError, MemoryError) as error:  # a word for a number, a size beyond all memory
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        given = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in options.items())
         raise ValueError(f"cannot build {name} with {given}: {' '.join(str(error).split())[:120]}") from None
-    defaults = {key: parameter.default for key, parameter in inspect.signature(BUILDERS[name]).parameters.items()}
     for key, value in options.items():
-        expected = type(defaults[key])
-        # whole numbers pass for floats; for all else the kind of the default is what the network can use
-        if expected in (bool, int, float, str) and type(value) is not expected and not (expected is float and type(value) is int):
-            raise ValueError(f"{name}'s {key} is {value!r}: expected {_KINDS[expected]}, such as {defaults[key]!r}")
+        _check_kind(name, key, value, defaults[key])
     model.name, model.options = name, options
+    if name in _REGISTERED and not hasattr(model, "scale"):
+        model.scale = options.get("scale", defaults["scale"])  # what upscaling and evaluation ask a network for
     return model
+
+
+def _check_kind(name: str, key: str, value: Any, default: Any) -> None:
+    """Whole numbers pass for floats; for all else the kind of the default is what the network can use."""
+    expected = type(default)
+    fits = type(value) is expected or (expected is float and type(value) is int)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if expected in _KINDS and not (fits and finite):
+        raise ValueError(f"{name}'s {key} is {reprlib.repr(value)}: expected {_KINDS[expected]}, such as {default!r}")
 
 
 def register(name: str, builder: Callable[..., nn.Module]) -> None:

@@ -73,17 +73,23 @@ def load(weights: str | os.PathLike, *, device: str | torch.device = "cpu") -> n
         is refused before it takes memory.
     """
     path = resolve(weights)
+    with torch.random.fork_rng(devices=[]):  # the fresh weights, which are replaced, cost the caller no random numbers
+        claimed = _claimed(path)
+        model = create(claimed.name, **claimed.options)  # again: without memory, buffers that are in no file would have no values
+    load_state(model, path)
+    return model.to(device).eval()
+
+
+def _claimed(path: Path) -> nn.Module:
+    """The network that a file names, built without weights or memory: a stranger's file may claim any size."""
     about = _about(path)
     with _open(path) as file:
         sizes = [math.prod(file.get_slice(key).get_shape()) for key in file.keys()]  # noqa: SIM118 - safe_open is no dict
     try:
-        with torch.device("meta"), _not_far_beyond(sizes):  # a stranger's file may claim any size: tried without memory
-            create(about["name"], **about["options"])
+        with torch.device("meta"), _not_far_beyond(sizes):
+            return create(about["name"], **about["options"])
     except ValueError as error:
         raise ValueError(f"{path} claims a network that cannot be: {_shortened(error)}") from None
-    model = create(about["name"], **about["options"])
-    load_state(model, path)
-    return model.to(device).eval()
 
 
 def load_state(model: nn.Module, path: Path) -> None:
@@ -117,7 +123,8 @@ def fingerprint(module: nn.Module) -> str:
 def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The model's state with every tensor of the weights that has its name and shape: a warm start across scales.
 
-    ``ValueError`` if fewer than half of the network's tensors are found: then the weights are another network's.
+    ``ValueError`` if fewer than half of the network's tensors are found: then the weights are another network's; and if just one of
+    both networks adds the bicubic image, which the same tensors cannot serve.
     """
     path = resolve(weights)
     state = model.state_dict()
@@ -130,6 +137,14 @@ def matching_state(model: nn.Module, weights: str | os.PathLike) -> dict[str, to
     if 2 * taken < len(state):
         raise ValueError(
             f"only {taken} of this network's {len(state)} tensors are in {path}: expected weights of the same family, width and depth"
+        )
+    skip, there = getattr(model, "bicubic_skip", None), None
+    with contextlib.suppress(ValueError):  # a checkpoint's file does not say what network it is of
+        there = getattr(_claimed(path), "bicubic_skip", None)
+    if None not in (skip, there) and skip != there:
+        raise ValueError(
+            f"{path} was trained with bicubic_skip={there}, and this network has bicubic_skip={skip}: "
+            f"set model.bicubic_skip={str(there).lower()}, or start from other weights"
         )
     return state
 
