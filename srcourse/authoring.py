@@ -2,6 +2,7 @@
 
     python -m srcourse.authoring build [00_welcome ...]                both folders, executed
     python -m srcourse.authoring set-repository OWNER/NAME[@TAG]       a fork's address, into all links and set-up cells
+    python -m srcourse.authoring shake 08_recursive_training           do its assertions hold however a processor rounds?
     python -m srcourse.authoring exercise-table                        the tables of docs/instructors.md
     python -m srcourse.authoring nbgrader 00_welcome --out COURSE      a lesson as an assignment of nbgrader
 
@@ -24,7 +25,7 @@ import typer
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from srcourse import address, instructors
+from srcourse import address, instructors, shaking
 from srcourse.files import write_text
 from srcourse.grading import QUIET_KERNEL, exercises_of
 
@@ -285,6 +286,23 @@ def build_command(
     for name in lessons or LESSONS:
         _known(name)
         build(name, run=run)
+
+
+@app.command("shake")
+def shake_command(
+    lessons: Annotated[list[str] | None, typer.Argument(help="Names such as 08_recursive_training; all by default.")] = None,
+    times: Annotated[int, typer.Option(min=1, help="How often, each time with other factors.")] = 5,
+) -> None:
+    """Run solved lessons with every training's start changed by a millionth, and name the assertions that fail. Writes nothing."""
+    failed = 0
+    for name in lessons or LESSONS:
+        _known(name)
+        for number in range(1, times + 1):
+            found = shaking.failures(nbformat.read(_root() / "solutions" / f"{name}.ipynb", as_version=4), _root() / "solutions", number)
+            print(f"{name}, {number} of {times}:" + ("\n  ".join(["", *found]) if found else " all holds"), flush=True)
+            failed += bool(found)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _known(name: str) -> None:

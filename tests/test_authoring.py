@@ -14,7 +14,7 @@ import pytest
 from traitlets.config import Config
 
 from conftest import ROOT
-from srcourse import address, authoring, exercises, instructors
+from srcourse import address, authoring, exercises, instructors, shaking
 
 NOTEBOOKS = [f"{folder}/{name}.ipynb" for folder in ("notebooks", "solutions") for name in authoring.LESSONS]
 ALL = exercises.all_exercises()
@@ -417,3 +417,47 @@ def test_the_page_names_what_there_is(process):
     options = set(re.findall(r"`(--[a-z-]+)`", text)) - {"--overwrite"}
     listed = process("grade", "--help").stdout
     assert {"--json", "--lesson", "--timeout"} <= options and all(option in listed for option in options)
+
+
+# --- claims that hold on every machine ----------------------------------------------------------------------------
+
+TRAINED = """\
+import torch
+
+def train(step):
+    weights = torch.nn.Parameter(torch.ones(8))
+    optimizer = torch.optim.SGD([weights], lr=step)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (weights**2).sum().backward()
+        optimizer.step()
+    return weights.detach()
+
+calm, wild = train(0.1), train(1.2)  # every step multiplies the weights by 0.8, or by -1.4
+assert torch.equal(train(0.1), calm)
+assert calm.abs().max() < 0.01
+"""
+
+
+def test_shaking_finds_the_assertions_that_rest_on_rounding(tmp_path):
+    cells = [TRAINED, "fixed = 5\nassert fixed == 5", "assert fixed == 5 and wild.std() == 0  # all were one"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    assert shaking.failures(notebook, tmp_path, 1) == ["cell 2: AssertionError in assert fixed == 5 and wild.std() == 0  # all were one"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shaking_names_the_lesson_and_ends_with_failure(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        shaking, "failures", lambda notebook, folder, number: seen.append(number) or ["cell 9: AssertionError"] * (number == 2)
+    )
+    monkeypatch.setattr(sys, "argv", ["authoring", "shake", "03_srresnet", "--times", "3"])
+    with pytest.raises(SystemExit) as caught:
+        authoring.main()
+    assert caught.value.code == 1 and seen == [1, 2, 3]
+    assert capsys.readouterr().out.splitlines() == [
+        "03_srresnet, 1 of 3: all holds",
+        "03_srresnet, 2 of 3:",
+        "  cell 9: AssertionError",
+        "03_srresnet, 3 of 3: all holds",
+    ]
