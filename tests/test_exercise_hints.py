@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from srcourse import degradation, exercises
+from srcourse import degradation, exercises, metrics
 from srcourse.exercises.checking import Exercise, Mistake, same_function, verdict
+from srcourse.metrics.niqe import local_mean
 
 ALL = exercises.all_exercises()
 
@@ -126,11 +127,21 @@ def test_right_answers_in_other_words_pass(number, answer):
         ("05.6", lambda stages, hr: stage_loss([*stages[:-1], stages[-1].detach()], hr), "The gradient is cut"),
         ("05.6", lambda stages, hr: stage_loss(stages, hr).sqrt() if len(stages) == 1 else hr, "Leave the root"),
         ("05.6", lambda stages, hr: sum(i.sub_(stages[0]).mean() for i in stages[:1]), "it changed its argument in place"),
+        (
+            "06.2",
+            lambda y: (y - local_mean(y)) / ((local_mean(y * y) - local_mean(y) ** 2 - 1e-9).sqrt() + 1),
+            "NaN comes from a root or a logarithm of a negative number",
+        ),
         ("06.3", lambda rows, mean, covariance: (rows.mean(0) - mean).norm(), "That is the plain distance"),
         ("06.5", lambda p, t: torch.tensor(np.square(np.cumsum(p.numpy() - t.numpy(), 1)).sum(1).mean()), "The gradient is cut"),
         ("06.6", lambda r: (r.mean(), 2 * r.std() / len(r) ** 0.5), "suits large groups only"),
         ("07.1", lambda f, p: np.polyfit(np.log(f[1:]), np.log(p[:-1]), 1)[0], "so that each power keeps its frequency"),
         ("07.5", lambda a, b: torch.fft.irfft2(torch.fft.rfft2(a).abs() + 1j * torch.fft.rfft2(b).angle(), s=a.shape[-2:]), "torch.polar"),
+        (
+            "08.1",
+            lambda network, photo, passes: [metrics.psnr(network(photo[None])[0], photo)],
+            "Do image and truth have one size?",
+        ),
         ("08.3", lambda fresh, gain: [fresh.pop(0) for _ in range(len(fresh))], "it changed its argument in place"),
         ("08.4", lambda network, lr, hr: 0.5, "A loss stays a tensor"),
         ("09.4", lambda factor, start: (factor - 1) / 2 * factor - start * factor, "divide by `factor`"),

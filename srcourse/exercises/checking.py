@@ -214,11 +214,16 @@ def _form(got: Any, expected: Any, tolerance: float) -> str:
         return f"The numbers are right, but this is {form}: return {wanted}."
     if not isinstance(mine, torch.Tensor) or not isinstance(expected, torch.Tensor):
         return ""
+    if mine.isnan().any() and not expected.isnan().any():
+        return _NAN
     if mine is not got:
         return f"This is {form}, and its numbers differ too: return {wanted}."
     if mine.numel() == expected.numel() and close(mine.reshape(expected.shape), expected, tolerance):
         return f"The numbers are right, but not their shape: {tuple(mine.shape)}, where {tuple(expected.shape)} is asked for."
     return "One number is asked for, not one for each value: is a mean or a sum missing?" if single and mine.numel() > 1 else ""
+
+
+_NAN = "NaN comes from a root or a logarithm of a negative number (rounding can make a zero negative), from 0/0 or from ∞ - ∞."
 
 
 def require(condition: bool, message: str, hint: str = "") -> None:

@@ -56,7 +56,10 @@ def _block(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if skip == "none":
                 return self.way(x)
-            return self.body[2](x + self.way(x)) if skip == "activated" else x + self.way(x)
+            total = x + self.way(x)
+            if skip == "activated":
+                return self.body[2](total)
+            return total.relu() if skip == "relu after" else total
 
     return Block
 
@@ -65,6 +68,7 @@ _PADDING = "A 3×3 convolution keeps the size with padding=1."
 _BLOCKS = (
     Mistake(_block(skip="none"), "The input is not added: return x + body(x)."),
     Mistake(_block(skip="activated"), "Nothing comes after the sum: an activation there would bend the straight way back."),
+    Mistake(_block(skip="relu after"), "Nothing comes after the sum: the first residual networks had a ReLU there, SRResNet has none."),
     Mistake(_block(activation="relu"), "Use nn.PReLU() between the convolutions: its slope for negative inputs is learned."),
     Mistake(_block(activation="slope per channel"), "One slope for all channels: nn.PReLU() without an argument."),
     Mistake(_block(norm=False), "A BatchNorm2d belongs after each of the two convolutions."),

@@ -16,7 +16,7 @@ from srcourse.exercises.comparing import is_number, plain
 # --- predictions ------------------------------------------------------------------------------------------------
 
 _MEAN_OR_SAMPLE = {
-    "a": "A sharp image is paid for each edge that is not where the true one is, and its edges are elsewhere.",
+    "a": "A sharp image pays for each edge that is not where the true one is, and its edges are elsewhere.",
     "b": "They differ: write down the squared distance of each from the truth, as two independent draws around the same mean.",
     "d": "A wrong sharp image is not that bad: its squared error is a small multiple of the mean's. Which?",
 }
@@ -185,6 +185,7 @@ def _step(
     cut: bool = False,
     half: float = 1,
     together: bool = False,
+    frozen: bool = False,
 ) -> Callable[..., tuple[float, float]]:
     """One step of the game, right or with a fault."""
 
@@ -205,11 +206,13 @@ def _step(
             return loss.item()
 
         def train_generator() -> float:
+            discriminator.requires_grad_(not frozen)
             loss = (weight if weighted else 1) * adversarial(discriminator(fake.detach() if cut else fake))
             loss = loss + (pixel(fake, hr) if pixel else 0)
             if clear in ("both", "G"):
                 g_optimizer.zero_grad()
             loss.backward()
+            discriminator.requires_grad_(True)
             if late in ("G", "both"):
                 g_optimizer.zero_grad()
             if together:
@@ -239,6 +242,7 @@ def _set(module: nn.Module, values: list[torch.Tensor]) -> None:
 
 _WEIGHT = "The weight belongs to the adversarial term; the pixel loss stands as it is."
 _LATE = "Between backward and step, zero_grad wipes out what the step should use: clear before the backward."
+_FROZEN = "Freezing keeps the generator's loss out of the discriminator; its own old gradients must be cleared all the same."
 _STEPS = (
     Mistake(
         _step(detach=False, clear="D"),
@@ -252,6 +256,11 @@ _STEPS = (
     Mistake(_step(clear="G"), "The discriminator keeps the gradient of the generator's loss, which asks it to be fooled: clear it."),
     Mistake(_step(clear="D"), "The generator's gradients pile up from step to step: clear them before its backward."),
     Mistake(_step(clear="none"), "Gradients pile up from step to step: each optimizer needs its zero_grad before its backward."),
+    Mistake(_step(clear="G", frozen=True), _FROZEN),
+    Mistake(
+        _step(clear="none", frozen=True),
+        "Gradients pile up from step to step, in a network that is frozen half of the time, too: each needs its zero_grad.",
+    ),
     Mistake(_step(first="G"), "The discriminator moves first; the generator plays against it as it is after that step."),
     Mistake(_step(weighted=False), "The adversarial term is multiplied by the weight."),
     Mistake(_step(pixel=None), "The pixel loss is missing in the generator's loss."),

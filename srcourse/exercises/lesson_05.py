@@ -82,6 +82,14 @@ _FIELDS = (
         lambda layers: (_field(layers)[0], layers[-1][1] if layers else 1), "The stride is the product of all strides, not the last one."
     ),
     Mistake(
+        lambda layers: (_field(layers, jumps=False)[0], layers[-1][1] if layers else 1),
+        "Strides multiply up: size grows by (kernel - 1) times the product of all strides before, and the stride is the product of all.",
+    ),
+    Mistake(
+        lambda layers: (_field(layers)[0], _field(layers[:-1])[1]),
+        "The stride is the product of all strides: the last layer's counts in it, too.",
+    ),
+    Mistake(
         lambda layers: (_field(layers)[0], 1 + sum(stride - 1 for _, stride in layers)), "Strides multiply: two of 2 make 4, three make 8."
     ),
     Mistake(_forwards, "(size - 1) · stride + kernel goes from the last layer to the first; from the first on, the jump grows instead."),

@@ -27,7 +27,7 @@ _QUARTERS = {
 
 
 def my_mscn(luma: torch.Tensor) -> torch.Tensor:
-    """(I - μ)/(σ + 1)."""
+    """(Y - μ)/(σ + 1)."""
     return mscn(luma)[0]
 
 
@@ -64,20 +64,20 @@ def _deviation(luma: torch.Tensor) -> torch.Tensor:
     return (local_mean(luma * luma) - local_mean(luma) ** 2).abs().sqrt() + 1
 
 
-_BRACKETS = "Mind the brackets: (I - μ) stands above the line, (σ + 1) below it."
+_BRACKETS = "Mind the brackets: (Y - μ) stands above the line, (σ + 1) below it."
 _MSCN = (
     Mistake(lambda luma: _mscn(luma, offset=1e-8), "σ + 1, with a whole 1: grey levels run from 0 to 255."),
     Mistake(lambda luma: _mscn(luma, offset=1 / 255), "The luma is in grey levels, 0 to 255: the constant is 1, not 1/255."),
     Mistake(lambda luma: _mscn(luma, root=False), "That divides by the variance: the deviation σ is its root."),
-    Mistake(lambda luma: _mscn(luma, subtract=False), "The local mean is missing: I - μ stands above the line."),
+    Mistake(lambda luma: _mscn(luma, subtract=False), "The local mean is missing: Y - μ stands above the line."),
     Mistake(
         lambda luma: _mscn(luma, mean=_zero_padded), "Zeros beyond the edge darken the rim: repeat the edge pixels, as local_mean does."
     ),
     Mistake(lambda luma: _mscn(luma, mean=_even_window), "The window is a Gaussian of deviation 7/6, not an even one."),
-    Mistake(_of_residuals, "The mean of (I - μ)² is something else, since μ changes within the window: take the mean of I², minus μ²."),
+    Mistake(_of_residuals, "The mean of (Y - μ)² is something else, since μ changes within the window: take the mean of Y², minus μ²."),
     Mistake(_signed_root, "Rounding can make the difference under the root slightly negative, and the root NaN: take its absolute value."),
     Mistake(_global, "Mean and deviation are local: one of each for every pixel."),
-    Mistake(lambda luma: -_mscn(luma), "The sign is the wrong way round: I - μ."),
+    Mistake(lambda luma: -_mscn(luma), "The sign is the wrong way round: Y - μ."),
     Mistake(lambda luma: mscn(luma), "Return the coefficients alone."),
     Mistake(lambda luma: luma - local_mean(luma), "Divide by σ + 1, too."),
     Mistake(lambda luma: _mscn(luma / 255), "The luma stays in grey levels, 0 to 255: no division by 255."),
@@ -279,6 +279,13 @@ _OPINIONS = (
         Mistake(lambda r, n=n: (_opinion(r)[0], float(_t(n) * r.std().item() / n**0.5)), "Use len(ratings): the number of people varies.")
         for n in (3, 15)
     ),
+    *(
+        Mistake(
+            lambda r, t=t: (_opinion(r)[0], t * r.std().item() / len(r) ** 0.5),
+            "t depends on how many people there are: stdtrit(n - 1, 0.975).",
+        )
+        for t in (2.14, _t(15), _t(3))
+    ),
     Mistake(lambda r: _opinion(r, width=2), "That is the whole width: half of it is asked for."),
     Mistake(
         lambda r: (_opinion(r)[0] - _opinion(r)[1], _opinion(r)[0] + _opinion(r)[1]),
@@ -330,7 +337,7 @@ EXERCISES = [
     Exercise(
         id="06.4",
         title="NIQE likes the camera best when it is slightly out of focus.",
-        check=value_near(_best_blur, _BLURS, tolerance=0.051),
+        check=value_near(_best_blur, _BLURS, tolerance=0.026),
         mistakes=_BLURS,
     ),
     Exercise(

@@ -80,6 +80,12 @@ def _per_pass(
     return result
 
 
+def _same_goal(network: nn.Module, photo: torch.Tensor, passes: int) -> list[float]:
+    """k passes from the photo at 1/2^k, each time against the photo itself."""
+    return [_per_pass(network, photo, k)[-1] for k in range(1, passes + 1)]
+
+
+_TRUTH = "Do image and truth have one size? The truth of pass k is the photo at 1/2^(passes - k)."
 _CLAMPED = "Clamp the image to [0, 1] after every pass: the next pass would build on values that no image has."
 _PASSES = (
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes, clamp=False), _CLAMPED),
@@ -107,6 +113,7 @@ _PASSES = (
         lambda network, photo, passes: _per_pass(network, photo, passes, enlarged=True),
         "Compare with the photo at the image's own size: shrink the truth, do not enlarge the image.",
     ),
+    Mistake(_same_goal, "All passes begin from one image, the photo at 1/2^passes, and each is held to the photo at its own size."),
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes)[-1:], "One number for each pass: append inside the loop."),
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes)[-1], "A list is asked for, one number for each pass."),
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes)[::-1], "Pass 1 comes first."),
@@ -134,7 +141,10 @@ def _check_passes(answer: Any) -> None:
     for height, width, passes, amount in ((64, 64, 1, 1.5), (64, 96, 2, 1.5), (128, 96, 3, 1.0)):
         network, photo = _Sharpener(amount), _photo(height, width, seed=passes)
         expected = _per_pass(network, photo, passes)
-        got = call(answer, network, photo, passes)
+        try:
+            got = call(answer, network, photo, passes)
+        except Wrong as wrong:
+            raise Wrong(str(wrong), _TRUTH if "shape" in wrong.error else wrong.hint) from None
         numbers = _numbers(got)
         if numbers is not None and close(numbers, expected, 2e-4):
             continue
@@ -186,6 +196,10 @@ _COMPOUND = (
     Mistake(
         lambda fresh, gain: [gain**k * new for k, new in enumerate(fresh)],
         "Errors add up: what earlier passes left is multiplied, then the fresh part is added.",
+    ),
+    Mistake(
+        lambda fresh, gain: [sum(gain**i * new for i, new in enumerate(fresh[: k + 1])) for k in range(len(fresh))],
+        "The first fresh error goes through the most passes, and is multiplied the most often; the last one not at all.",
     ),
     Mistake(lambda fresh, gain: compound(fresh, 1.0), "The error that a pass is given is multiplied by the gain."),
     Mistake(
@@ -351,6 +365,10 @@ _REACH = (
     Mistake(lambda radius, passes, scale=2: float(sum(radius // scale**k for k in range(passes))), "No rounding: divide with /, not //."),
     Mistake(lambda radius, passes, scale=2: int(reach(radius, passes, scale)), "No rounding: it is not always a whole number."),
     Mistake(lambda radius, passes, scale=2: 1 + reach(radius, passes, scale), "To each side: the pixel in the middle does not count."),
+    Mistake(
+        lambda radius, passes, scale=2: radius * (1 + (passes - 1) / scale),
+        "The image grows with every pass: the third sees pixels that are scale² times smaller.",
+    ),
     Mistake(lambda radius, passes, scale=2: reach(radius, passes, 2), "The scale is an argument: it is not always 2."),
 )
 

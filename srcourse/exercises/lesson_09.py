@@ -202,6 +202,7 @@ _SHIFTS = (
         lambda k, s: (s + 0.5) / k, "That is where the kept pixel lies in its block: how far is the block's middle, at ½, to its right?"
     ),
     Mistake(lambda k, s: decimation_shift(k, s) * k / 2, "Divide by `factor`: it is not always 2."),
+    Mistake(lambda k, s: (k // 2 - 0.5 - s) / k, "// cuts off the half of an odd factor: (factor - 1) / 2, with /."),
     Mistake(lambda k, s: ((k - 1) // 2 - s) / k, "// cuts off the half: divide with /."),
     Mistake(lambda k, s: ((k - 1) / 2 - s) // k, "// cuts off the decimals: divide with /."),
     Mistake(lambda k, s: s / k, "Compare the pixel that is kept with the middle of its block, not with the block's edge."),

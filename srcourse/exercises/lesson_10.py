@@ -170,6 +170,10 @@ _FRONTS = (
         lambda points: unbeaten({name: point[:2] for name, point in points.items()}),
         "There may be more than two numbers: use all of them.",
     ),
+    Mistake(
+        lambda points: [min(points, key=lambda name: points[name][0])],
+        "That is the best in the first number alone. The front is all methods that no other beats.",
+    ),
 )
 
 
@@ -180,7 +184,7 @@ def _front_cases() -> list[dict[str, tuple[float, ...]]]:
         {"a": (1.0, 2.0), "b": (1.0, 3.0), "c": (0.0, 4.0)},
         {"a": (1.0, 2.0), "b": (1.0, 2.0)},
         {"a": (0.0, 5.0), "b": (2.0, 2.0), "c": (5.0, 0.0), "d": (4.0, 4.0)},
-        {"a": (1.0, 1.0, 3.0), "b": (2.0, 2.0, 1.0), "c": (2.0, 2.0, 4.0)},
+        {"a": (1.0, 1.0, 3.0), "b": (2.0, 2.0, 0.0), "c": (2.0, 2.0, 4.0)},
     ]
     return cases + [{f"m{i}": tuple(row) for i, row in enumerate(torch.randn(8, k, generator=random).tolist())} for k in (2, 3)]
 
