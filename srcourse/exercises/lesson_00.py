@@ -41,6 +41,7 @@ _GAIN_MISTAKES = (
         for n in (3, 2)
     ),
     Mistake(lambda method, baseline: [method[name] - baseline[name] for name in method], "Those are the gains: take their mean."),
+    Mistake(lambda method, baseline: {name: method[name] - baseline[name] for name in method}, "Those are the gains: take their mean."),
     Mistake(lambda method, baseline: _mean_gain(method, dict.fromkeys(method, 0)), "The baseline is missing: subtract its PSNR."),
     Mistake(
         lambda method, baseline: next(method[n] - baseline[n] for n in method), "That is the first photo's gain: take the mean of all."
@@ -54,6 +55,7 @@ _GAIN_MISTAKES = (
         lambda method, baseline: sum(method[n] - baseline[n] for n in method) // len(method), "// cuts off the decimals: divide with /."
     ),
     Mistake(lambda method, baseline: round(_mean_gain(method, baseline)), "No rounding: half a decibel counts."),
+    *(Mistake(lambda m, b, n=n: round(_mean_gain(m, b), n), "No rounding: that is for printing.") for n in (1, 2)),
     Mistake(lambda method, baseline: statistics.median(method[n] - baseline[n] for n in method), "The mean, not the median."),
     Mistake(lambda method, baseline: max(method[n] - baseline[n] for n in method), "That is the best photo's gain: take the mean of all."),
 )

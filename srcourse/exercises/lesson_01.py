@@ -43,6 +43,10 @@ _KEYS_MISTAKES = (
     Mistake(lambda t, a: _keys(t, -0.75), "The result must depend on a, which is not always -0.75."),
     Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, a), _keys(t, -0.5)), "The outer polynomial depends on a, too."),
     Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, -0.5), _keys(t, a)), "The inner polynomial depends on a, too."),
+    Mistake(
+        lambda t, a: torch.where((t.abs() > 1) & (t.abs() < 2), _keys(t, a) + 4 * a - 4, _keys(t, a)),
+        "The outer polynomial ends with - 4a, not with - 4.",
+    ),
     Mistake(lambda t, a: _keys(t, -a), "a keeps its sign: it is negative already."),
     Mistake(lambda t, a: torch.where(t.abs() <= 1, _keys(t, a), torch.zeros_like(t)), "Between one and two pixels the kernel is not 0."),
     Mistake(lambda t, a: _keys(t, a) - (t.abs() <= 1).to(t), "The inner polynomial ends with + 1: the kernel is 1 in the middle."),
@@ -104,6 +108,11 @@ _GAUSSIAN_MISTAKES = (
         lambda sigma, size: (_line(size, sigma)[:, None] + _line(size, sigma)) / (2 * size * _line(size, sigma).sum()),
         "Column times row, not plus: exponents add when their exponentials are multiplied.",
     ),
+    Mistake(
+        lambda sigma, size: _bell(size * 2 - 1, -2 / (sigma * (size - 1)) ** 2)[::2, ::2],
+        "The offsets are whole pixels, -(size // 2) to size // 2, not fractions from -1 to 1.",
+    ),
+    Mistake(lambda sigma, size: _bell(size - 1, -0.5 / sigma**2), "arange leaves its end out: the last offset is size // 2."),
     Mistake(lambda sigma, size: _bell(size, -0.5 / sigma**2, middle=size / 2), "The middle pixel is number size // 2, not size / 2."),
 )
 
@@ -250,7 +259,13 @@ EXERCISES = [
     Exercise(
         id="01.5",
         title="You measured how blur moves the limit of what an LR image shows: from 8 to about 9 HR pixels at ×4.",
-        check=value_near(_half_contrast_period, _PERIOD_MISTAKES, tolerance=0.25),
+        check=value_near(
+            _half_contrast_period,
+            _PERIOD_MISTAKES,
+            tolerance=0.1,
+            below="Too short: try periods in steps of 0.1 or less.",
+            above="Too long: try periods in steps of 0.1 or less.",
+        ),
         mistakes=_PERIOD_MISTAKES,
         points=3,
     ),

@@ -73,6 +73,14 @@ _PSNR_MISTAKES = (
         "This takes the absolute differences: PSNR squares them.",
     ),
     Mistake(
+        _psnr_variant(lambda e, peak: 20 * math.log10(peak / e), lambda d: d.abs().mean()),
+        "This takes the absolute differences: PSNR squares them, and takes the root of their mean.",
+    ),
+    Mistake(
+        lambda i, r, peak: _psnr_variant(lambda e, _: 10 * math.log10(i.max().item() ** 2 / e))(i, r, peak),
+        "The peak is the largest possible value, which is passed, not the largest value that occurs.",
+    ),
+    Mistake(
         _psnr_variant(lambda e, peak: 10 * math.log10(peak**2 / e), lambda d: d.mean().square()),
         "Square first, then take the mean: errors of both signs must not cancel.",
     ),
@@ -217,8 +225,9 @@ def _window_variant(
     *,
     weigh: Callable = lambda w: w,
     spread: Callable = lambda value, count: value,
+    covary: Callable | None = None,
     shared: Callable = lambda covariance, var_x, var_y: covariance,
-    twice: float = 2,
+    twice: tuple[float, float] = (2, 2),
     factors: Callable = lambda brightness, pattern: brightness * pattern,
 ) -> Callable:
     """SSIM of one window, with one part replaced."""
@@ -228,9 +237,23 @@ def _window_variant(
         mean_x, mean_y = (w * x).sum(), (w * y).sum()
         n = w.numel()
         var_x, var_y = spread((w * (x - mean_x) ** 2).sum(), n), spread((w * (y - mean_y) ** 2).sum(), n)
-        covariance = shared(spread((w * (x - mean_x) * (y - mean_y)).sum(), n), var_x, var_y)
-        luminance = (twice * mean_x * mean_y + c1(peak)) / (mean_x**2 + mean_y**2 + c1(peak))
-        return factors(luminance, (twice * covariance + c2(peak)) / (var_x + var_y + c2(peak))).item()
+        covariance = shared((covary or spread)((w * (x - mean_x) * (y - mean_y)).sum(), n), var_x, var_y)
+        luminance = (twice[0] * mean_x * mean_y + c1(peak)) / (mean_x**2 + mean_y**2 + c1(peak))
+        return factors(luminance, (twice[1] * covariance + c2(peak)) / (var_x + var_y + c2(peak))).item()
+
+    return variant
+
+
+def _unweighted(correction: int, everywhere: bool = False) -> Callable:
+    """With x.var() and y.var(), and the means weighted, or plain everywhere."""
+
+    def variant(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, peak: float) -> float:
+        x, y = x.double(), y.double()
+        w = torch.full_like(x, 1 / x.numel()) if everywhere else weights.double()
+        mean_x, mean_y = (w * x).sum(), (w * y).sum()
+        covariance, c1, c2 = (w * (x - mean_x) * (y - mean_y)).sum(), (0.01 * peak) ** 2, (0.03 * peak) ** 2
+        variances = x.var(correction=correction) + y.var(correction=correction)
+        return ((2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1) * (2 * covariance + c2) / (variances + c2)).item()
 
     return variant
 
@@ -257,6 +280,14 @@ _WINDOW_MISTAKES = (
     ),
     Mistake(_window_variant(spread=lambda value, n: value.abs().sqrt()), "Leave the root: SSIM takes variances."),
     Mistake(
+        _window_variant(spread=lambda value, n: value.abs().sqrt(), covary=lambda value, n: value), "Leave the root: SSIM takes variances."
+    ),
+    *(Mistake(_unweighted(correction), "The variances count the weights, too: Σ w (x - mean)², not x.var().") for correction in (0, 1)),
+    *(
+        Mistake(_unweighted(correction, everywhere=True), "All pixels count alike: use the weights, in means, variances and covariance.")
+        for correction in (0, 1)
+    ),
+    Mistake(
         _window_variant(shared=lambda covariance, var_x, var_y: (var_x * var_y).sqrt()),
         "σx·σy stands where the covariance σxy belongs: nothing then compares the two patterns.",
     ),
@@ -269,7 +300,10 @@ _WINDOW_MISTAKES = (
         "With images in [0, 1], the constants for 255 drown everything: use the peak that was passed.",
     ),
     Mistake(_window_variant(lambda peak: 0.01**2, lambda peak: 0.03**2), "These constants fit a peak of 1 only: C₁ = (0.01·peak)²."),
-    Mistake(_window_variant(twice=1), "The factor 2 is missing: with x = y each fraction must be 1."),
+    *(
+        Mistake(_window_variant(twice=twice), "A factor 2 is missing: with x = y each fraction must be 1.")
+        for twice in ((1, 1), (1, 2), (2, 1))
+    ),
     Mistake(_window_variant(factors=lambda brightness, pattern: pattern), "The fraction with the means, for the brightness, is missing."),
     Mistake(
         _window_variant(factors=lambda brightness, pattern: brightness), "The fraction with the variances, for the pattern, is missing."

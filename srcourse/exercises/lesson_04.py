@@ -194,8 +194,10 @@ def _step(
 
         def train_discriminator(judged: torch.Tensor) -> float:
             loss = half * discriminator_loss(discriminator(hr), discriminator(judged))
-            if clear in ("both", "D"):
+            if clear in ("both", "D", "top"):
                 d_optimizer.zero_grad()
+            if clear == "top":
+                g_optimizer.zero_grad()
             loss.backward(retain_graph=True)
             if late in ("D", "both"):
                 d_optimizer.zero_grad()
@@ -257,6 +259,14 @@ _STEPS = (
     Mistake(_step(clear="D"), "The generator's gradients pile up from step to step: clear them before its backward."),
     Mistake(_step(clear="none"), "Gradients pile up from step to step: each optimizer needs its zero_grad before its backward."),
     Mistake(_step(clear="G", frozen=True), _FROZEN),
+    Mistake(
+        _step(clear="top", detach=False),
+        "After both were cleared, the discriminator's loss left a gradient in the generator: detach, or clear right before each backward.",
+    ),
+    Mistake(
+        _step(clear="none", detach=False, frozen=True),
+        "Freezing does not clear what is there: zero_grad before each backward, and detach for the discriminator's half.",
+    ),
     Mistake(
         _step(clear="none", frozen=True),
         "Gradients pile up from step to step, in a network that is frozen half of the time, too: each needs its zero_grad.",

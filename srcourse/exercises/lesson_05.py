@@ -85,6 +85,11 @@ _FIELDS = (
         lambda layers: (_field(layers, jumps=False)[0], layers[-1][1] if layers else 1),
         "Strides multiply up: size grows by (kernel - 1) times the product of all strides before, and the stride is the product of all.",
     ),
+    Mistake(lambda layers: (_field(layers)[0], 1), "The stride is the product of all strides."),
+    Mistake(
+        lambda layers: (_field(layers, jumps=False)[0], 1),
+        "The stride is the product of all strides, and kernel - 1 is multiplied by that of the layers before.",
+    ),
     Mistake(
         lambda layers: (_field(layers)[0], _field(layers[:-1])[1]),
         "The stride is the product of all strides: the last layer's counts in it, too.",

@@ -85,7 +85,7 @@ def _same_goal(network: nn.Module, photo: torch.Tensor, passes: int) -> list[flo
     return [_per_pass(network, photo, k)[-1] for k in range(1, passes + 1)]
 
 
-_TRUTH = "Do image and truth have one size? The truth of pass k is the photo at 1/2^(passes - k)."
+_TRUTH = "Compare the shapes: the truth of pass k is the photo at 1/2^(passes - k), and of a batch (1, 3, h, w) take [0]."
 _CLAMPED = "Clamp the image to [0, 1] after every pass: the next pass would build on values that no image has."
 _PASSES = (
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes, clamp=False), _CLAMPED),
@@ -144,7 +144,7 @@ def _check_passes(answer: Any) -> None:
         try:
             got = call(answer, network, photo, passes)
         except Wrong as wrong:
-            raise Wrong(str(wrong), _TRUTH if "shape" in wrong.error else wrong.hint) from None
+            raise Wrong(str(wrong), _TRUTH if "equal shapes" in wrong.error else wrong.hint) from None
         numbers = _numbers(got)
         if numbers is not None and close(numbers, expected, 2e-4):
             continue

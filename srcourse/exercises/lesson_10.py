@@ -155,10 +155,6 @@ _FRONTS = (
     ),
     Mistake(lambda points: [n for n in points if n not in unbeaten(points)], "Those are the beaten ones."),
     Mistake(
-        lambda points: [min(points, key=lambda name: sum(points[name]))],
-        "A sum of decibels and seconds means nothing. The front is all methods that no other beats.",
-    ),
-    Mistake(
         lambda points: list({points[name]: name for name in reversed(unbeaten(points))}.values()),
         "Two methods with the same numbers do not beat each other: both stay.",
     ),
@@ -170,9 +166,16 @@ _FRONTS = (
         lambda points: unbeaten({name: point[:2] for name, point in points.items()}),
         "There may be more than two numbers: use all of them.",
     ),
+    *(
+        Mistake(
+            lambda points, i=i: [min(points, key=lambda name: points[name][i])],
+            "That is the best in one number alone. The front is all methods that no other beats.",
+        )
+        for i in (0, 1, -1)
+    ),
     Mistake(
-        lambda points: [min(points, key=lambda name: points[name][0])],
-        "That is the best in the first number alone. The front is all methods that no other beats.",
+        lambda points: [min(points, key=lambda name: sum(points[name]))],
+        "A sum of decibels and seconds means nothing. The front is all methods that no other beats.",
     ),
 )
 
