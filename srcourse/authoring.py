@@ -283,8 +283,7 @@ def build_command(
     run: Annotated[bool, typer.Option(help="Execute the notebooks, so that they store outputs.")] = True,
 ) -> None:
     """Regenerate notebooks/ from solutions/, and execute both."""
-    for name in lessons or LESSONS:
-        _known(name)
+    for name in _named(lessons):
         build(name, run=run)
 
 
@@ -295,14 +294,20 @@ def shake_command(
 ) -> None:
     """Run solved lessons with every training's start changed by a millionth, and name the assertions that fail. Writes nothing."""
     failed = 0
-    for name in lessons or LESSONS:
-        _known(name)
+    for name in _named(lessons):
         for number in range(1, times + 1):
-            found = shaking.failures(nbformat.read(_root() / "solutions" / f"{name}.ipynb", as_version=4), _root() / "solutions", number)
+            found = shaking.failures(_notebook(_root() / "solutions" / f"{name}.ipynb"), _root() / "solutions", number)
             print(f"{name}, {number} of {times}:" + ("\n  ".join(["", *found]) if found else " all holds"), flush=True)
             failed += bool(found)
     if failed:
         raise typer.Exit(1)
+
+
+def _named(lessons: list[str] | None) -> list[str]:
+    """These lessons, or all: a wrong name is refused before the first one runs."""
+    for name in lessons or []:
+        _known(name)
+    return lessons or list(LESSONS)
 
 
 def _known(name: str) -> None:

@@ -461,3 +461,13 @@ def test_shaking_names_the_lesson_and_ends_with_failure(monkeypatch, capsys):
         "  cell 9: AssertionError",
         "03_srresnet, 3 of 3: all holds",
     ]
+
+
+def test_a_wrong_name_is_refused_before_the_first_lesson_runs(monkeypatch):
+    monkeypatch.setattr(shaking, "failures", lambda *arguments: pytest.fail("it ran a lesson"))
+    monkeypatch.setattr(authoring, "build", lambda *arguments, **options: pytest.fail("it built a lesson"))
+    for command in ("shake", "build"):
+        monkeypatch.setattr(sys, "argv", ["authoring", command, "03_srresnet", "3_srresnet"])
+        with pytest.raises(SystemExit) as caught:
+            authoring.main()
+        assert caught.value.code == 2

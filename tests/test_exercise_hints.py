@@ -140,7 +140,7 @@ def test_right_answers_in_other_words_pass(number, answer):
         (
             "08.1",
             lambda network, photo, passes: [metrics.psnr(network(photo[None])[0], photo)],
-            "Compare the shapes: the truth of pass k",
+            "Two images of different shapes meet",
         ),
         ("08.3", lambda fresh, gain: [fresh.pop(0) for _ in range(len(fresh))], "it changed its argument in place"),
         ("08.4", lambda network, lr, hr: 0.5, "A loss stays a tensor"),

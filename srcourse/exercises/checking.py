@@ -151,6 +151,7 @@ _ERRORS = {  # what the commonest errors want to say
     "The truth value of an array with more than one element": (
         "`if`, `and` and `or` decide once, but an array holds many values: use np.where(condition, this, that), or masks, & and |."
     ),
+    "expected equal shapes": "Two images of different shapes meet: print the .shape of both. Of a batch (1, 3, h, w), the image is [0].",
     "must match the size of tensor": "Two tensors of different sizes meet: print the .shape of both.",
     "before Module.__init__() call": "super().__init__() comes first in __init__, before any layer.",
     "positional argument": "A function got more or fewer arguments than it takes: is your `def` line still the exercise's?",

@@ -219,13 +219,21 @@ _PROTOCOL_MISTAKES = (
 # --- 02.4 -------------------------------------------------------------------------------------------------------
 
 
+def _variance(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (weights * (x - (weights * x).sum()) ** 2).sum()
+
+
+def _even(weights: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(weights, 1 / weights.numel())
+
+
 def _window_variant(
     c1: Callable = lambda peak: (0.01 * peak) ** 2,
     c2: Callable = lambda peak: (0.03 * peak) ** 2,
     *,
     weigh: Callable = lambda w: w,
     spread: Callable = lambda value, count: value,
-    covary: Callable | None = None,
+    variance: Callable = _variance,
     shared: Callable = lambda covariance, var_x, var_y: covariance,
     twice: tuple[float, float] = (2, 2),
     factors: Callable = lambda brightness, pattern: brightness * pattern,
@@ -236,24 +244,10 @@ def _window_variant(
         x, y, w = x.double(), y.double(), weigh(weights.double())
         mean_x, mean_y = (w * x).sum(), (w * y).sum()
         n = w.numel()
-        var_x, var_y = spread((w * (x - mean_x) ** 2).sum(), n), spread((w * (y - mean_y) ** 2).sum(), n)
-        covariance = shared((covary or spread)((w * (x - mean_x) * (y - mean_y)).sum(), n), var_x, var_y)
+        var_x, var_y = spread(variance(x, w), n), spread(variance(y, w), n)
+        covariance = shared(spread((w * (x - mean_x) * (y - mean_y)).sum(), n), var_x, var_y)
         luminance = (twice[0] * mean_x * mean_y + c1(peak)) / (mean_x**2 + mean_y**2 + c1(peak))
         return factors(luminance, (twice[1] * covariance + c2(peak)) / (var_x + var_y + c2(peak))).item()
-
-    return variant
-
-
-def _unweighted(correction: int, everywhere: bool = False) -> Callable:
-    """With x.var() and y.var(), and the means weighted, or plain everywhere."""
-
-    def variant(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, peak: float) -> float:
-        x, y = x.double(), y.double()
-        w = torch.full_like(x, 1 / x.numel()) if everywhere else weights.double()
-        mean_x, mean_y = (w * x).sum(), (w * y).sum()
-        covariance, c1, c2 = (w * (x - mean_x) * (y - mean_y)).sum(), (0.01 * peak) ** 2, (0.03 * peak) ** 2
-        variances = x.var(correction=correction) + y.var(correction=correction)
-        return ((2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1) * (2 * covariance + c2) / (variances + c2)).item()
 
     return variant
 
@@ -279,13 +273,16 @@ _WINDOW_MISTAKES = (
         "This divides by n − 1 (sample statistics, the default of torch.var). The weights sum to one: Σ w (x − mean)² and no more.",
     ),
     Mistake(_window_variant(spread=lambda value, n: value.abs().sqrt()), "Leave the root: SSIM takes variances."),
-    Mistake(
-        _window_variant(spread=lambda value, n: value.abs().sqrt(), covary=lambda value, n: value), "Leave the root: SSIM takes variances."
-    ),
-    *(Mistake(_unweighted(correction), "The variances count the weights, too: Σ w (x - mean)², not x.var().") for correction in (0, 1)),
+    Mistake(_window_variant(variance=lambda x, w: _variance(x, w).sqrt()), "Leave the root: SSIM takes variances."),
     *(
-        Mistake(_unweighted(correction, everywhere=True), "All pixels count alike: use the weights, in means, variances and covariance.")
-        for correction in (0, 1)
+        Mistake(
+            _window_variant(variance=lambda x, w, c=c: x.var(correction=c)),
+            "The variances count the weights, too: Σ w (x − mean)², not x.var().",
+        )
+        for c in (0, 1)
+    ),
+    Mistake(
+        _window_variant(weigh=_even, variance=lambda x, w: x.var()), "All pixels count alike: use the weights, not x.mean() and x.var()."
     ),
     Mistake(
         _window_variant(shared=lambda covariance, var_x, var_y: (var_x * var_y).sqrt()),
@@ -316,7 +313,7 @@ _WINDOW_MISTAKES = (
         _window_variant(weigh=lambda w: w / w.numel()),
         "The weights sum to one already: (weights * x).sum() is the mean, .mean() divides again.",
     ),
-    Mistake(_window_variant(weigh=lambda w: torch.full_like(w, 1 / w.numel())), "All pixels count alike: use the weights."),
+    Mistake(_window_variant(weigh=_even), "All pixels count alike: use the weights."),
 )
 
 

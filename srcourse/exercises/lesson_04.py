@@ -244,7 +244,6 @@ def _set(module: nn.Module, values: list[torch.Tensor]) -> None:
 
 _WEIGHT = "The weight belongs to the adversarial term; the pixel loss stands as it is."
 _LATE = "Between backward and step, zero_grad wipes out what the step should use: clear before the backward."
-_FROZEN = "Freezing keeps the generator's loss out of the discriminator; its own old gradients must be cleared all the same."
 _STEPS = (
     Mistake(
         _step(detach=False, clear="D"),
@@ -258,7 +257,10 @@ _STEPS = (
     Mistake(_step(clear="G"), "The discriminator keeps the gradient of the generator's loss, which asks it to be fooled: clear it."),
     Mistake(_step(clear="D"), "The generator's gradients pile up from step to step: clear them before its backward."),
     Mistake(_step(clear="none"), "Gradients pile up from step to step: each optimizer needs its zero_grad before its backward."),
-    Mistake(_step(clear="G", frozen=True), _FROZEN),
+    Mistake(
+        _step(clear="G", frozen=True),
+        "Freezing keeps the generator's loss out of the discriminator; its own old gradients must be cleared all the same.",
+    ),
     Mistake(
         _step(clear="top", detach=False),
         "After both were cleared, the discriminator's loss left a gradient in the generator: detach, or clear right before each backward.",

@@ -85,7 +85,6 @@ def _same_goal(network: nn.Module, photo: torch.Tensor, passes: int) -> list[flo
     return [_per_pass(network, photo, k)[-1] for k in range(1, passes + 1)]
 
 
-_TRUTH = "Compare the shapes: the truth of pass k is the photo at 1/2^(passes - k), and of a batch (1, 3, h, w) take [0]."
 _CLAMPED = "Clamp the image to [0, 1] after every pass: the next pass would build on values that no image has."
 _PASSES = (
     Mistake(lambda network, photo, passes: _per_pass(network, photo, passes, clamp=False), _CLAMPED),
@@ -141,10 +140,7 @@ def _check_passes(answer: Any) -> None:
     for height, width, passes, amount in ((64, 64, 1, 1.5), (64, 96, 2, 1.5), (128, 96, 3, 1.0)):
         network, photo = _Sharpener(amount), _photo(height, width, seed=passes)
         expected = _per_pass(network, photo, passes)
-        try:
-            got = call(answer, network, photo, passes)
-        except Wrong as wrong:
-            raise Wrong(str(wrong), _TRUTH if "equal shapes" in wrong.error else wrong.hint) from None
+        got = call(answer, network, photo, passes)
         numbers = _numbers(got)
         if numbers is not None and close(numbers, expected, 2e-4):
             continue
